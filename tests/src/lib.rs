@@ -1,0 +1,1 @@
+//! Harness for scenarios in network namespaces.
