@@ -215,10 +215,10 @@ impl Engine {
             new_keys |= peer.preshared_key != preshared;
             peer.preshared_key = preshared;
         }
-        if let Some(remote) = update.endpoint {
-            if peer.path.is_none_or(|path| path.remote != remote) {
-                peer.path = Some(Path { remote, local: None });
-            }
+        if let Some(remote) = update.endpoint
+            && peer.path.is_none_or(|path| path.remote != remote)
+        {
+            peer.path = Some(Path { remote, local: None });
         }
         if let Some(seconds) = update.persistent_keepalive {
             peer.timers.set_persistent(seconds, now);
@@ -236,10 +236,10 @@ impl Engine {
                 self.allowed.insert(change.net, id);
             }
         }
-        if let Some(peer) = self.peers.get_mut(id) {
-            if !peer.staged.is_empty() {
-                upkeep::initiate(&mut self.shared, peer, now, out.network);
-            }
+        if let Some(peer) = self.peers.get_mut(id)
+            && !peer.staged.is_empty()
+        {
+            upkeep::initiate(&mut self.shared, peer, now, out.network);
         }
         self.peers.schedule(id);
     }
