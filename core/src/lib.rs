@@ -14,6 +14,8 @@ pub mod error;
 pub mod event;
 pub mod ip;
 pub mod key;
+#[cfg(feature = "netstack")]
+pub mod netstack;
 pub mod policy;
 pub mod route;
 pub mod sink;
