@@ -1,0 +1,260 @@
+//! The command line: what can be asked, with help that a person can act on.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+/// A packet-tunnel engine: WireGuard in userspace, routed and resolved as you asked.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// What to log, as a filter: error, warn, info, debug, trace, or per module (`info,adit_core=trace`)
+    #[arg(
+        long = "log",
+        env = "ADIT_LOG",
+        global = true,
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Logging"
+    )]
+    pub(crate) log: String,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human, value_name = "FORMAT", help_heading = "Logging")]
+    pub(crate) log_format: LogFormat,
+    /// Write log lines to this file instead of standard error; it is rotated at 1 MiB
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Logging")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    pub(crate) color: Colour,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For a person.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What can be asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring a tunnel up
+    #[command(after_help = "\
+Examples:
+  adit up wg0                    the tunnel of /etc/wireguard/wg0.conf (or /etc/adit/wg0.{conf,toml,json})
+  adit up ./office.conf          the tunnel `office`
+  adit up --foreground wg0       stay in the foreground; Ctrl-C brings it down, SIGHUP reloads the file")]
+    Up(Up),
+    /// Bring a tunnel down, and undo everything that it changed
+    #[command(after_help = "Examples:\n  adit down wg0\n  adit down ./office.conf")]
+    Down(Named),
+    /// Show tunnels: handshake age, endpoint, transfer, drops by reason
+    #[command(after_help = "\
+Examples:
+  adit status                    all tunnels
+  adit status wg0 --watch        one tunnel, again every second
+  adit status --json             for programs")]
+    Status(Status),
+    /// Apply the file's changes to a running tunnel; sessions of unchanged peers go on
+    #[command(after_help = "Example:\n  adit reload wg0")]
+    Reload(Named),
+    /// Undo what tunnels changed that ended without doing so themselves
+    #[command(after_help = "Examples:\n  adit recover                   all of them\n  adit recover wg0")]
+    Recover(Recover),
+    /// Check a configuration and show all its errors at once
+    #[command(after_help = "Examples:\n  adit check ./office.conf\n  adit check --json wg0")]
+    Check(Check),
+    /// Make a private key
+    #[command(after_help = "Example:\n  umask 077; adit genkey | tee private | adit pubkey > public")]
+    Genkey,
+    /// Make a preshared key
+    Genpsk,
+    /// Read a private key from standard input and print its public key
+    Pubkey,
+    /// Show a tunnel at work on this machine: two engines, real UDP, a transfer that is verified
+    #[command(after_help = "\
+Examples:
+  adit demo                      real tun devices in namespaces of its own where that is allowed, in process elsewhere
+  adit demo --mode process       without any privileges
+  adit demo --size 64MiB --json  for programs
+
+Nothing on the system is changed, and nothing is left behind.")]
+    Demo(Demo),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  adit completions bash > /etc/bash_completion.d/adit")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page a command into a directory
+    #[command(after_help = "Examples:\n  adit man | man -l -\n  adit man --dir /usr/local/share/man/man8")]
+    Man {
+        /// Write all pages here
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// A tunnel by name or file.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Named {
+    /// Name of the tunnel, or its file
+    #[arg(value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tunnel: String,
+}
+
+/// Options of `up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Up {
+    /// A configuration file (.conf as of wg-quick, .toml, .json), or a name to look for in /etc/wireguard and /etc/adit
+    #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
+    pub(crate) tunnel: String,
+    /// Name of the interface, if it is not to be that of the file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Do not become a daemon
+    #[arg(long, short)]
+    pub(crate) foreground: bool,
+    /// How long to wait for a first handshake before routes are applied, in seconds; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    pub(crate) handshake_wait: u64,
+    /// The pipe's other end is the command that a person typed: report there, then let go of it
+    #[arg(long, hide = true)]
+    pub(crate) report_ready: bool,
+}
+
+/// Options of `status`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Status {
+    /// Only this tunnel
+    pub(crate) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again and again
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, requires = "watch")]
+    pub(crate) interval: f64,
+}
+
+/// Options of `recover`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Recover {
+    /// Only this tunnel
+    pub(crate) name: Option<String>,
+}
+
+/// Options of `check`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Check {
+    /// A configuration file, or a name to look for in /etc/wireguard and /etc/adit
+    #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
+    pub(crate) tunnel: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// Where the two hosts live
+    #[arg(long, value_enum, default_value_t = DemoMode::Auto)]
+    pub(crate) mode: DemoMode,
+    /// Bytes of the TCP transfer (`1GiB`, `64MiB`, `1000000`)
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse_size)]
+    pub(crate) size: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Address that both engines send from in process mode
+    #[arg(long, hide = true, default_value = "127.0.0.1")]
+    pub(crate) loopback: IpAddr,
+}
+
+/// Where the demo's hosts live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoMode {
+    /// In namespaces if that is allowed, else in process.
+    Auto,
+    /// In network namespaces of their own, with real tun devices (Linux; root or user namespaces).
+    Kernel,
+    /// In this process, as smoltcp hosts on in-memory devices.
+    Process,
+}
+
+/// Reads a number of bytes with an optional binary unit.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        _ => return Err(format!("`{unit}` is no unit: KiB, MiB and GiB are")),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a size is a number from 1, like 64MiB".to_owned())
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it is done
+  1  it failed
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  not permitted: root, or CAP_NET_ADMIN and /dev/net/tun, is needed
+  5  it is there already: the interface, the name or the UDP port is in use
+  6  no such tunnel
+  7  a name does not resolve, or the network does not answer
+
+Tunnels are looked for in /etc/wireguard and /etc/adit.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_units() {
+        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_size("64m"), Ok(64 << 20));
+        assert_eq!(parse_size("1000"), Ok(1000));
+        for wrong in ["", "0", "GiB", "5 parsecs", "99999999999999999999", "18446744073709551615k"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

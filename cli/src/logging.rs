@@ -1,0 +1,86 @@
+//! Log lines: a filter, two forms, standard error or a file of bounded size.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::args::{Colour, Global, LogFormat};
+use crate::failure::{Failure, Kind, Outcome};
+
+/// A log file is moved to `FILE.1` when it has grown to this many bytes.
+const ROTATE_AT: u64 = 1 << 20;
+
+/// Starts logging for the whole process.
+pub(crate) fn init(options: &Global) -> Outcome {
+    // boringtun reports a peer that is merely idle as an error; the engine's own events tell what happened.
+    let filter = EnvFilter::try_new(format!("boringtun=off,{}", options.log)).map_err(|error| {
+        let text =
+            format!("--log {}: {error}; a filter is a level (info) or a list like info,adit_core=trace", options.log);
+        Failure::new(Kind::Failed, text)
+    })?;
+    let (writer, terminal) = match &options.log_file {
+        Some(path) => (BoxMakeWriter::new(Mutex::new(Rotating::open(path)?)), false),
+        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    let colours = match options.color {
+        Colour::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+        Colour::Always => true,
+        Colour::Never => false,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
+    let started = match options.log_format {
+        LogFormat::Human => builder.with_target(false).finish().try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+    };
+    started.map_err(Failure::failed)
+}
+
+/// A file that keeps its last mebibyte or two.
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+impl Rotating {
+    fn open(path: &Path) -> Outcome<Self> {
+        let file =
+            open(path).map_err(|error| Failure { message: format!("{}: {error}", path.display()), ..error.into() })?;
+        let written = file.metadata().map_or(0, |metadata| metadata.len());
+        Ok(Self { path: path.to_owned(), file, written })
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let mut old = self.path.clone().into_os_string();
+        old.push(".1");
+        std::fs::rename(&self.path, old)?;
+        self.file = open(&self.path)?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+impl Write for Rotating {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.written + bytes.len() as u64 > ROTATE_AT && self.written > 0 {
+            self.rotate()?;
+        }
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
