@@ -1,1 +1,4 @@
 //! adit-control
+pub mod api;
+pub mod socket;
+pub mod uapi;
