@@ -1,1 +1,3 @@
 //! adit-control
+
+pub mod config;
