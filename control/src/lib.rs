@@ -1,4 +1,10 @@
-//! adit-control
+//! Everything slow: configuration, what the operating system is told, and the handle of a running tunnel.
+//!
+//! `config` turns text into types, `settings` derives from them what the host must apply, `route` applies it and
+//! `journal` remembers how to undo it. `tunnel` joins these with the packet loop of adit-tun; `uapi` and `api` are the two
+//! sockets through which others talk to it.
+
 pub mod api;
+pub mod config;
 pub mod socket;
 pub mod uapi;
