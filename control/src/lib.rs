@@ -1,1 +1,4 @@
-//! adit-control
+//! Everything slow of a tunnel: what the host must apply, how it is applied and how it is undone.
+
+pub mod journal;
+pub mod settings;
