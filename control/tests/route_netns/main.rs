@@ -344,7 +344,7 @@ fn what_somebody_changed_since_is_left_alone() {
         host.ip(&["link", "set", TUN, "mtu", "1333"]);
         // The same priority and selector without "not" is another rule.
         host.ip(&["rule", "delete", "priority", "32765"]);
-        host.ip(&["rule", "add", "fwmark", "51820", "table", "51820", "priority", "32765"]);
+        host.ip(&["rule", "add", "fwmark", "51820", "table", "51820", "priority", "32765", "protocol", "173"]);
         route::undo(&mut journal).await.unwrap();
         assert_eq!(host.sysctl(), "2");
         assert!(host.ip(&["link", "show", TUN]).contains("mtu 1333"));
