@@ -6,5 +6,9 @@
 
 pub mod api;
 pub mod config;
+pub mod journal;
+#[cfg(target_os = "linux")]
+pub mod route;
+pub mod settings;
 pub mod socket;
 pub mod uapi;

@@ -1,0 +1,122 @@
+//! The kinds of changes that a journal records. Each holds all that is needed to undo exactly that change.
+
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Family;
+
+/// A change in the operating system.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum Entry {
+    /// A network interface was made.
+    Link(Device),
+    /// An address was given to an interface.
+    Address(Address),
+    /// An interface's MTU was changed.
+    Mtu(Mtu),
+    /// An interface was set up.
+    Up(Device),
+    /// A route was added.
+    Route(Route),
+    /// A kernel parameter was changed.
+    Sysctl(Sysctl),
+    /// A policy rule was added.
+    Rule(Rule),
+    /// A Unix socket was made.
+    Socket {
+        /// The socket's file.
+        path: PathBuf,
+    },
+}
+
+/// A network interface. Two are equal if their numbers are, since an interface can be renamed.
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The name when the change was made, for humans.
+    pub name: String,
+    /// The kernel's number, which an interface keeps when it is renamed and which the kernel hands out once.
+    pub index: u32,
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+    }
+}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.index.hash(state);
+    }
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// The interface.
+    pub device: Device,
+    /// The address with the prefix length of its network.
+    pub address: IpNet,
+}
+
+/// The MTU of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mtu {
+    /// The interface.
+    pub device: Device,
+    /// The value before, in bytes.
+    pub former: u32,
+    /// The value that was set, in bytes.
+    pub value: u32,
+}
+
+/// A route; those of Adit carry its routing protocol number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination, host bits cleared.
+    pub destination: IpNet,
+    /// The table.
+    pub table: u32,
+    /// The interface, or `None` for a route that says "unreachable".
+    pub device: Option<Device>,
+    /// The metric, or `None` for the family's default.
+    pub metric: Option<u32>,
+}
+
+/// A kernel parameter. It is restored only if it still has the value that was set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// The file below /proc/sys.
+    pub path: String,
+    /// The value before.
+    pub former: String,
+    /// The value that was set.
+    pub value: String,
+}
+
+/// A policy rule that looks up a table; those of Adit carry its routing protocol number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rule {
+    /// The family: IPv4 and IPv6 have rules of their own.
+    pub family: Family,
+    /// The priority; lower is looked at earlier.
+    pub priority: u32,
+    /// The table to look up.
+    pub table: u32,
+    /// Which packets, and which of the table's routes.
+    pub target: Target,
+}
+
+/// What a rule applies to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// All packets, but the table's default routes are not taken (`suppress_prefixlength 0`).
+    SuppressDefault,
+    /// Packets that do not carry this mark.
+    NotMarked(u32),
+}

@@ -1,0 +1,76 @@
+//! Addresses of an interface, added as `ip address add X dev IF` adds them: no broadcast address, connected route made
+//! by the kernel.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::error::{Reason, RouteError};
+use super::netlink::Netlink;
+use crate::journal::{Address, Device};
+
+/// Adds an address; it is no error if the interface has it.
+pub(super) async fn add(netlink: &Netlink, address: &Address) -> Result<(), RouteError> {
+    match netlink.create(RouteNetlinkMessage::NewAddress(message(address))).await {
+        Ok(()) => Ok(()),
+        Err(Reason::Errno(Errno::EEXIST)) if list(netlink, &address.device).await?.contains(&address.address) => Ok(()),
+        Err(reason) => Err(RouteError::Kernel { action: "add", object: describe(address), reason }),
+    }
+}
+
+/// Removes an address; it is no error if the address or the interface is gone.
+pub(super) async fn remove(netlink: &Netlink, address: &Address) -> Result<(), RouteError> {
+    match netlink.change(RouteNetlinkMessage::DelAddress(message(address))).await {
+        Ok(()) | Err(Reason::Errno(Errno::EADDRNOTAVAIL | Errno::ENODEV | Errno::ENXIO)) => Ok(()),
+        Err(reason) => Err(RouteError::Kernel { action: "remove", object: describe(address), reason }),
+    }
+}
+
+/// The addresses of an interface, of both families.
+pub(super) async fn list(netlink: &Netlink, device: &Device) -> Result<Vec<IpNet>, RouteError> {
+    let mut filter = AddressMessage::default();
+    filter.header.index = device.index;
+    let answers = netlink.list(RouteNetlinkMessage::GetAddress(filter)).await.map_err(|reason| RouteError::Kernel {
+        action: "list",
+        object: format!("the addresses of {}", device.name),
+        reason,
+    })?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(found) if found.header.index == device.index => parse(&found),
+            _ => None,
+        })
+        .collect())
+}
+
+fn message(address: &Address) -> AddressMessage {
+    let ip = address.address.addr();
+    let mut message = AddressMessage::default();
+    message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.prefix_len = address.address.prefix_len();
+    message.header.index = address.device.index;
+    message.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    message
+}
+
+/// IFA_LOCAL is the interface's own address, and IFA_ADDRESS the other end's where they differ; IPv6 has only the latter.
+fn parse(message: &AddressMessage) -> Option<IpNet> {
+    let mut local: Option<IpAddr> = None;
+    let mut address: Option<IpAddr> = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            _ => {}
+        }
+    }
+    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}
+
+fn describe(address: &Address) -> String {
+    format!("the address {} dev {}", address.address, address.device.name)
+}

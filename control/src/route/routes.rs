@@ -1,0 +1,167 @@
+//! Routes of one table, in both families: adding, removing, listing.
+//!
+//! Routes of ours carry [`PROTOCOL`], and only routes that carry it are ever removed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::error::{Reason, RouteError};
+use super::netlink::Netlink;
+use crate::journal::Route;
+use crate::settings::Family;
+
+/// A route that exists.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) key: Key,
+    pub(super) message: RouteMessage,
+}
+
+/// What tells the routes of one table apart, whoever added them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) destination: IpNet,
+    /// `None` stands for a route that says "unreachable".
+    pub(super) interface: Option<u32>,
+    pub(super) metric: u32,
+}
+
+impl Key {
+    pub(super) fn of(route: &Route) -> Self {
+        let default = match Family::of(&route.destination) {
+            Family::Ipv4 => 0,
+            Family::Ipv6 => IPV6_METRIC,
+        };
+        let interface = route.device.as_ref().map(|device| device.index);
+        Self { destination: route.destination, interface, metric: route.metric.unwrap_or(default) }
+    }
+}
+
+/// Adds a route; it is no error if the very same exists.
+pub(super) async fn add(netlink: &Netlink, route: &Route) -> Result<(), RouteError> {
+    match netlink.create(RouteNetlinkMessage::NewRoute(message(route))).await {
+        Ok(()) => Ok(()),
+        Err(Reason::Errno(Errno::EEXIST)) => {
+            let found = list(netlink, Family::of(&route.destination), route.table, None).await?;
+            let same = found.iter().any(|found| found.key == Key::of(route));
+            if same { Ok(()) } else { Err(RouteError::Conflict { object: describe(route) }) }
+        }
+        Err(reason) => Err(RouteError::Kernel { action: "add", object: describe(route), reason }),
+    }
+}
+
+/// Removes a route of ours; it is no error if the route or its interface is gone.
+pub(super) async fn remove(netlink: &Netlink, route: &Route) -> Result<(), RouteError> {
+    match netlink.change(RouteNetlinkMessage::DelRoute(message(route))).await {
+        Ok(()) | Err(Reason::Errno(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV | Errno::ENETDOWN)) => Ok(()),
+        Err(reason) => Err(RouteError::Kernel { action: "remove", object: describe(route), reason }),
+    }
+}
+
+/// The routes of a table, of one family, through one interface if one is given.
+pub(super) async fn list(
+    netlink: &Netlink,
+    family: Family,
+    table: u32,
+    interface: Option<u32>,
+) -> Result<Vec<Found>, RouteError> {
+    let mut filter = RouteMessage::default();
+    filter.header.address_family = address_family(family);
+    filter.attributes.push(RouteAttribute::Table(table));
+    filter.attributes.extend(interface.map(RouteAttribute::Oif));
+    let answers = netlink.list(RouteNetlinkMessage::GetRoute(filter)).await.map_err(|reason| RouteError::Kernel {
+        action: "list",
+        object: format!("the {family} routes of table {table}"),
+        reason,
+    })?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) if table_of(&message) == table => parse(message),
+            _ => None,
+        })
+        .filter(|found| found.message.header.address_family == address_family(family))
+        .filter(|found| interface.is_none() || found.key.interface == interface)
+        .collect())
+}
+
+pub(super) fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::Ipv4 => AddressFamily::Inet,
+        Family::Ipv6 => AddressFamily::Inet6,
+    }
+}
+
+fn message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = address_family(Family::of(&route.destination));
+    header.destination_prefix_length = route.destination.prefix_len();
+    header.protocol = PROTOCOL;
+    // A table above 255 has its number in the attribute alone.
+    header.table = u8::try_from(route.table).unwrap_or(0);
+    (header.kind, header.scope) = match (&route.device, &route.destination) {
+        (None, _) => (RouteType::Unreachable, RouteScope::Universe),
+        (Some(_), IpNet::V4(_)) => (RouteType::Unicast, RouteScope::Link),
+        (Some(_), IpNet::V6(_)) => (RouteType::Unicast, RouteScope::Universe),
+    };
+    message.attributes.push(RouteAttribute::Table(route.table));
+    message.attributes.push(RouteAttribute::Destination(route.destination.network().into()));
+    message.attributes.extend(route.device.as_ref().map(|device| RouteAttribute::Oif(device.index)));
+    message.attributes.extend(route.metric.map(RouteAttribute::Priority));
+    message
+}
+
+fn parse(message: RouteMessage) -> Option<Found> {
+    let mut ip: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut interface = None;
+    let mut metric = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => ip = (*v4).into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => ip = (*v6).into(),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    // IPv6 shows the loopback interface on routes that say "unreachable".
+    let interface = interface.filter(|_| message.header.kind != RouteType::Unreachable);
+    let destination = IpNet::new(ip, message.header.destination_prefix_length).ok()?;
+    Some(Found { key: Key { destination, interface, metric }, message })
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let attribute = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    attribute.unwrap_or(u32::from(message.header.table))
+}
+
+fn describe(route: &Route) -> String {
+    let Route { destination, table, .. } = route;
+    match &route.device {
+        Some(device) => format!("the route {destination} dev {} table {table}", device.name),
+        None => format!("the route unreachable {destination} table {table}"),
+    }
+}
+
+/// Adit's routing protocol number, shown by `ip route` and `ip rule` as `proto 173`.
+///
+/// From 128 on numbers are for programs (linux/rtnetlink.h); no program listed in iproute2's `rt_protos` has this one.
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(PROTOCOL_NUMBER);
+/// The number of [`PROTOCOL`].
+pub(super) const PROTOCOL_NUMBER: u8 = 173;
+/// IP6_RT_PRIO_USER, the metric of IPv6 routes that were added without one (linux/ipv6_route.h).
+const IPV6_METRIC: u32 = 1024;
