@@ -11,6 +11,7 @@ pub mod memory;
 pub mod queue;
 mod reactor;
 mod ring;
+pub mod socket;
 
 pub use clock::Clock;
 pub use reactor::Waker;
