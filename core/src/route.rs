@@ -1,0 +1,186 @@
+//! Longest-prefix tables.
+//!
+//! [`AllowedIps`] is WireGuard's cryptokey routing: one table over all peers, in which every prefix belongs to the last
+//! peer that claimed it. It answers both questions, where a packet goes and whether a packet may come from a peer.
+
+use std::net::IpAddr;
+
+use ip_network::IpNetwork;
+use ip_network_table::IpNetworkTable;
+use ipnet::IpNet;
+
+/// Which peer owns which prefix.
+#[derive(Default)]
+pub struct AllowedIps<T> {
+    table: IpNetworkTable<T>,
+}
+
+impl<T: Copy + PartialEq> AllowedIps<T> {
+    /// Makes an empty table.
+    pub fn new() -> Self {
+        Self { table: IpNetworkTable::new() }
+    }
+
+    /// Gives `net` to `owner`, taking it from whoever has exactly that prefix. Host bits of `net` are ignored.
+    pub fn insert(&mut self, net: IpNet, owner: T) {
+        self.table.insert(network(net), owner);
+    }
+
+    /// Takes `net` away if `owner` has exactly that prefix; says whether it had.
+    pub fn remove(&mut self, net: IpNet, owner: T) -> bool {
+        let net = network(net);
+        if self.table.exact_match(net) != Some(&owner) {
+            return false;
+        }
+        self.table.remove(net).is_some()
+    }
+
+    /// Takes everything away from `owner`.
+    pub fn remove_owner(&mut self, owner: T) {
+        self.table.retain(|_, other| *other != owner);
+    }
+
+    /// The owner of the longest prefix that contains `address`.
+    #[inline]
+    pub fn lookup(&self, address: IpAddr) -> Option<T> {
+        match address {
+            IpAddr::V4(address) => self.table.longest_match_ipv4(address).map(|(_, owner)| *owner),
+            IpAddr::V6(address) => self.table.longest_match_ipv6(address).map(|(_, owner)| *owner),
+        }
+    }
+
+    /// Every prefix with its owner, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, T)> + '_ {
+        self.table.iter().filter_map(|(net, owner)| {
+            let net = IpNet::new(net.network_address(), net.netmask()).ok()?;
+            Some((net, *owner))
+        })
+    }
+
+    /// Number of prefixes.
+    pub fn len(&self) -> usize {
+        let (v4, v6) = self.table.len();
+        v4 + v6
+    }
+
+    /// Whether no prefix belongs to anyone.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> std::fmt::Debug for AllowedIps<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (v4, v6) = self.table.len();
+        f.debug_struct("AllowedIps").field("v4", &v4).field("v6", &v6).finish()
+    }
+}
+
+/// The library's own prefix type; it holds no host bits.
+fn network(net: IpNet) -> IpNetwork {
+    let truncated = net.trunc();
+    // Cannot fail: a truncated prefix has no host bits, and `IpNet` bounds the length.
+    IpNetwork::new(truncated.network(), truncated.prefix_len())
+        .unwrap_or_else(|_| unreachable!("{truncated} is a valid prefix"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    /// The slow oracle: a list, searched from end to end.
+    #[derive(Default)]
+    struct List(Vec<(IpNet, u8)>);
+
+    impl List {
+        fn insert(&mut self, net: IpNet, owner: u8) {
+            let net = net.trunc();
+            self.0.retain(|(other, _)| *other != net);
+            self.0.push((net, owner));
+        }
+
+        fn lookup(&self, address: IpAddr) -> Option<u8> {
+            self.0.iter().filter(|(net, _)| net.contains(&address)).max_by_key(|(net, _)| net.prefix_len()).map(|e| e.1)
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(IpNet, u8),
+        Remove(IpNet, u8),
+        RemoveOwner(u8),
+    }
+
+    /// Addresses from a small space, so that prefixes nest and collide.
+    fn address() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![
+            any::<[bool; 6]>().prop_map(|b| {
+                let bit = |i: usize, shift: u32| u32::from(b[i]) << shift;
+                Ipv4Addr::from(bit(0, 31) | bit(1, 24) | bit(2, 23) | bit(3, 8) | bit(4, 1) | bit(5, 0)).into()
+            }),
+            any::<[bool; 6]>().prop_map(|b| {
+                let bit = |i: usize, shift: u32| u128::from(b[i]) << shift;
+                Ipv6Addr::from(bit(0, 127) | bit(1, 96) | bit(2, 64) | bit(3, 63) | bit(4, 1) | bit(5, 0)).into()
+            }),
+        ]
+    }
+
+    fn net() -> impl Strategy<Value = IpNet> {
+        (address(), 0u8..=128).prop_map(|(address, len)| {
+            let max = if address.is_ipv4() { 32 } else { 128 };
+            IpNet::new(address, len.min(max)).unwrap()
+        })
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (net(), 0u8..4).prop_map(|(net, owner)| Step::Insert(net, owner)),
+            2 => (net(), 0u8..4).prop_map(|(net, owner)| Step::Remove(net, owner)),
+            1 => (0u8..4).prop_map(Step::RemoveOwner),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_list(steps in proptest::collection::vec(step(), 0..60), probes in proptest::collection::vec(address(), 1..40)) {
+            let (mut table, mut list) = (AllowedIps::new(), List::default());
+            for step in steps {
+                match step {
+                    Step::Insert(net, owner) => {
+                        table.insert(net, owner);
+                        list.insert(net, owner);
+                    }
+                    Step::Remove(net, owner) => {
+                        let had = list.0.iter().any(|entry| *entry == (net.trunc(), owner));
+                        prop_assert_eq!(table.remove(net, owner), had);
+                        list.0.retain(|entry| *entry != (net.trunc(), owner));
+                    }
+                    Step::RemoveOwner(owner) => {
+                        table.remove_owner(owner);
+                        list.0.retain(|entry| entry.1 != owner);
+                    }
+                }
+            }
+            for probe in probes {
+                prop_assert_eq!(table.lookup(probe), list.lookup(probe), "{}", probe);
+            }
+            let mut all: Vec<_> = table.iter().collect();
+            all.sort();
+            list.0.sort();
+            prop_assert_eq!(table.len(), all.len());
+            prop_assert_eq!(all, list.0);
+        }
+    }
+
+    #[test]
+    fn the_last_claim_wins() {
+        let mut table = AllowedIps::new();
+        table.insert("10.0.0.0/8".parse().unwrap(), 1);
+        table.insert("10.1.2.3/8".parse().unwrap(), 2);
+        assert_eq!(table.lookup("10.9.9.9".parse().unwrap()), Some(2));
+        assert!(!table.remove("10.0.0.0/8".parse().unwrap(), 1), "it is not peer 1's any more");
+        assert_eq!(table.len(), 1);
+    }
+}
