@@ -1,1 +1,17 @@
-//! adit-tun
+//! The edge of Adit: devices, UDP sockets, the memory that packets are in, and the only packet loop.
+//!
+//! Everything here moves bytes between the system and [`adit_core`]'s engine, in batches, on one thread, and decides
+//! nothing about them. Linux, Apple's systems and plain memory differ only in their [`device::Device`] and
+//! [`socket::Socket`].
+
+pub mod batch;
+pub mod clock;
+pub mod device;
+pub mod memory;
+pub mod queue;
+mod reactor;
+mod ring;
+pub mod socket;
+
+pub use clock::Clock;
+pub use reactor::Waker;

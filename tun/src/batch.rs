@@ -1,0 +1,289 @@
+//! What one read brings in: a batch of packets from the device, a batch of datagrams from the socket.
+//!
+//! Both own their memory and are filled and emptied again and again by the pump. Every packet has [`HEADROOM`] bytes in
+//! front of it and [`TAILROOM`] behind it, so that later stages prepend a device's header and append padding in place.
+
+use std::net::{IpAddr, SocketAddr};
+
+use adit_core::Ecn;
+
+use crate::memory::{RECEIVE_SLOT, TABLE};
+
+/// Packets read from the device, in one arena: small packets lie close together, and a super-packet of 64 KiB fits too.
+///
+/// Each entry is `HEADROOM | packet | TAILROOM`, and begins at a multiple of [`ALIGN`].
+#[derive(Debug)]
+pub struct PacketBatch {
+    arena: Box<[u8]>,
+    /// Where each packet begins and how long it is.
+    packets: Vec<(usize, usize)>,
+    max_packets: usize,
+    /// Where the next entry begins.
+    end: usize,
+}
+
+impl PacketBatch {
+    /// Allocates a batch of the platform's size ([`TABLE`]).
+    pub fn new() -> Self {
+        Self::with_capacity(TABLE.packet_bytes, TABLE.packets)
+    }
+
+    /// Allocates a batch for at most `packets` packets in `bytes` bytes, raised to what one packet needs.
+    pub fn with_capacity(bytes: usize, packets: usize) -> Self {
+        let arena = vec![0; bytes.max(MAX_ENTRY)].into_boxed_slice();
+        let max_packets = packets.max(1);
+        Self { arena, packets: Vec::with_capacity(max_packets), max_packets, end: 0 }
+    }
+
+    /// Room for the next packet, [`MAX_PACKET`] bytes; `None` when the batch is full.
+    pub fn slot(&mut self) -> Option<&mut [u8]> {
+        if self.is_full() {
+            return None;
+        }
+        let start = self.end + HEADROOM;
+        Some(&mut self.arena[start..start + MAX_PACKET])
+    }
+
+    /// Adds the first `len` bytes of the last [`slot`](Self::slot) as a packet. Longer than the slot or without one, it
+    /// adds nothing.
+    pub fn commit(&mut self, len: usize) {
+        if self.is_full() || len > MAX_PACKET {
+            return;
+        }
+        self.packets.push((self.end + HEADROOM, len));
+        self.end += (HEADROOM + len + TAILROOM).next_multiple_of(ALIGN);
+    }
+
+    /// The packet at `index` with the bytes behind it: a buffer of `len + TAILROOM` bytes, and `len`.
+    pub fn packet(&mut self, index: usize) -> Option<(&mut [u8], usize)> {
+        let (start, len) = *self.packets.get(index)?;
+        Some((&mut self.arena[start..start + len + TAILROOM], len))
+    }
+
+    /// Packets in the batch.
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Whether no further packet fits.
+    pub fn is_full(&self) -> bool {
+        self.packets.len() >= self.max_packets || self.end + MAX_ENTRY > self.arena.len()
+    }
+
+    /// Forgets all packets.
+    pub fn clear(&mut self) {
+        self.packets.clear();
+        self.end = 0;
+    }
+}
+
+impl Default for PacketBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where datagrams came from, and how they lie in their slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// The sender.
+    pub remote: SocketAddr,
+    /// The own address that they were sent to, where the platform tells.
+    pub local: Option<IpAddr>,
+    /// The outer ECN field.
+    pub ecn: Ecn,
+    /// Bytes in the slot.
+    pub len: usize,
+    /// Length of each datagram in the slot; the last may be shorter.
+    pub stride: usize,
+}
+
+/// Datagrams read from the socket: fixed slots of [`RECEIVE_SLOT`] bytes, each one datagram or one UDP_GRO batch.
+#[derive(Debug)]
+pub struct DatagramBatch {
+    arena: Box<[u8]>,
+    received: Vec<Received>,
+}
+
+impl DatagramBatch {
+    /// Slots of every batch.
+    pub const SLOTS: usize = TABLE.receive_slots;
+
+    /// Allocates a batch.
+    pub fn new() -> Self {
+        Self {
+            arena: vec![0; Self::SLOTS * RECEIVE_SLOT].into_boxed_slice(),
+            received: Vec::with_capacity(Self::SLOTS),
+        }
+    }
+
+    /// The slots that are still free, in the order in which [`commit`](Self::commit) fills them.
+    pub fn free(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
+        self.arena.chunks_exact_mut(RECEIVE_SLOT).skip(self.received.len())
+    }
+
+    /// Takes the next free slot, now filled as `received` says. Without a free slot, it takes nothing.
+    pub fn commit(&mut self, received: Received) {
+        if !self.is_full() {
+            self.received.push(Received { len: received.len.min(RECEIVE_SLOT), ..received });
+        }
+    }
+
+    /// What was received, slot by slot.
+    pub fn runs(&self) -> impl Iterator<Item = ReceivedRun<'_>> {
+        let slots = self.arena.chunks_exact(RECEIVE_SLOT);
+        self.received.iter().zip(slots).map(|(from, slot)| ReceivedRun { from, bytes: &slot[..from.len] })
+    }
+
+    /// Filled slots.
+    pub fn len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Whether nothing was received.
+    pub fn is_empty(&self) -> bool {
+        self.received.is_empty()
+    }
+
+    /// Whether every slot is filled, so that there may be more to read.
+    pub fn is_full(&self) -> bool {
+        self.received.len() >= Self::SLOTS
+    }
+
+    /// Frees all slots.
+    pub fn clear(&mut self) {
+        self.received.clear();
+    }
+}
+
+impl Default for DatagramBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Datagrams of one sender, as the kernel gave them out together.
+#[derive(Debug, Clone, Copy)]
+pub struct ReceivedRun<'a> {
+    /// Where they came from.
+    pub from: &'a Received,
+    /// The datagrams, one behind the other.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ReceivedRun<'a> {
+    /// The datagrams one by one. An empty datagram is one too: it is the engine that counts it as a bad one.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (bytes, stride) = (self.bytes, self.from.stride.max(1));
+        let count = bytes.len().div_ceil(stride).max(1);
+        (0..count).map(move |i| &bytes[i * stride..bytes.len().min((i + 1) * stride)])
+    }
+}
+
+/// Bytes in front of every packet: virtio_net_hdr (10, include/uapi/linux/virtio_net.h) or utun's address family (4),
+/// whichever is longer, rounded up so that packets stay aligned.
+pub const HEADROOM: usize = max(VIRTIO_NET_HDR, UTUN_HEADER).next_multiple_of(ALIGN);
+
+/// Bytes behind every packet: room to pad it to a multiple of 16.
+pub const TAILROOM: usize = 15;
+
+/// The longest packet, by IPv4's total length field (RFC 791) and more than any IPv6 packet that is no jumbogram.
+pub const MAX_PACKET: usize = 65_535;
+
+/// The most that one entry of a [`PacketBatch`] takes.
+pub(crate) const MAX_ENTRY: usize = (HEADROOM + MAX_PACKET + TAILROOM).next_multiple_of(ALIGN);
+
+/// Packets begin at multiples of this: the widest loads that ciphers and checksums use.
+pub const ALIGN: usize = 16;
+
+const VIRTIO_NET_HDR: usize = 10;
+const UTUN_HEADER: usize = 4;
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(len: usize, stride: usize) -> Received {
+        Received { remote: ([192, 0, 2, 1], 7).into(), local: None, ecn: Ecn::NotEct, len, stride }
+    }
+
+    #[test]
+    fn packets_keep_their_bytes_and_their_tail() {
+        let mut batch = PacketBatch::with_capacity(2 * MAX_ENTRY, 100);
+        for round in 0..3_u8 {
+            batch.clear();
+            let mut sizes = Vec::new();
+            for len in [1, 20, 1420, 0, 9000, 65_535].into_iter().cycle() {
+                let Some(slot) = batch.slot() else { break };
+                assert_eq!(slot.len(), MAX_PACKET);
+                slot[..len].fill(len as u8 ^ round);
+                batch.commit(len);
+                sizes.push(len);
+            }
+            assert!(batch.is_full() && sizes.len() == batch.len() && sizes.len() >= 6);
+            // Padding one packet must not reach into the next one.
+            for index in 0..batch.len() {
+                let (buffer, len) = batch.packet(index).unwrap();
+                assert_eq!(buffer.len(), len + TAILROOM);
+                buffer[len..].fill(0xee);
+            }
+            for (index, expected) in sizes.iter().enumerate() {
+                let (buffer, len) = batch.packet(index).unwrap();
+                assert_eq!(len, *expected);
+                assert!(buffer[..len].iter().all(|byte| *byte == len as u8 ^ round));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_batch_takes_nothing_more() {
+        let mut batch = PacketBatch::with_capacity(0, 1);
+        batch.slot().unwrap();
+        batch.commit(10);
+        assert!(batch.slot().is_none());
+        batch.commit(10);
+        assert_eq!(batch.len(), 1);
+        batch.clear();
+        batch.commit(MAX_PACKET + 1);
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn runs_are_cut_at_the_stride() {
+        let mut batch = DatagramBatch::new();
+        for slot in batch.free().take(3) {
+            slot[..250].copy_from_slice(&std::array::from_fn::<u8, 250, _>(|i| (i / 100) as u8));
+        }
+        batch.commit(received(250, 100));
+        batch.commit(received(0, 0));
+        batch.commit(received(40, 9000));
+        let lens: Vec<Vec<usize>> = batch.runs().map(|run| run.datagrams().map(<[u8]>::len).collect()).collect();
+        assert_eq!(lens, [vec![100, 100, 50], vec![0], vec![40]]);
+        let first = batch.runs().next().unwrap();
+        for (index, datagram) in first.datagrams().enumerate() {
+            assert!(datagram.iter().all(|byte| usize::from(*byte) == index));
+        }
+    }
+
+    #[test]
+    fn slots_are_bounded() {
+        let mut batch = DatagramBatch::new();
+        for _ in 0..DatagramBatch::SLOTS {
+            assert!(!batch.is_full());
+            batch.commit(received(usize::MAX, 1200));
+        }
+        assert!(batch.is_full() && batch.free().len() == 0);
+        batch.commit(received(1, 1));
+        assert_eq!(batch.len(), DatagramBatch::SLOTS);
+        assert!(batch.runs().all(|run| run.bytes.len() == RECEIVE_SLOT));
+    }
+}

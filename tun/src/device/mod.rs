@@ -1,0 +1,67 @@
+//! Where the host's packets come from and go to.
+//!
+//! A [`Device`] moves whole batches of IP packets and never blocks. It knows nothing of tunnels, and it does not
+//! configure itself beyond its name and MTU: addresses, routes and link state are control's work.
+
+#[cfg(target_os = "linux")]
+pub mod linux;
+pub mod memory;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::batch::PacketBatch;
+use crate::queue::WriteQueue;
+use crate::reactor::Waker;
+
+/// A source and sink of IP packets, used by one pump.
+///
+/// A pump waits for [`fd`](Self::fd) in level mode. A device without a descriptor calls the [`Waker`] when there is
+/// something to read that was not there before, and when it takes packets again after it was full.
+pub trait Device: Send + 'static {
+    /// The interface's name.
+    fn name(&self) -> &str;
+
+    /// The MTU in bytes.
+    ///
+    /// # Errors
+    /// What the system says when it is asked.
+    fn mtu(&self) -> io::Result<usize>;
+
+    /// Sets the MTU in bytes.
+    ///
+    /// # Errors
+    /// What the system says: usually that it takes a privilege or that the value is out of its range.
+    fn set_mtu(&mut self, mtu: usize) -> io::Result<()>;
+
+    /// Reads packets into `batch` until it is full or nothing is left, and returns how many there were. If the batch is
+    /// not full afterwards, nothing is left.
+    ///
+    /// # Errors
+    /// The device is gone: every error ends the packet loop, so whatever may pass is not returned.
+    fn recv_batch(&mut self, batch: &mut PacketBatch) -> io::Result<usize>;
+
+    /// Writes packets of `queue`, oldest first, and removes them from it. A packet that the device refuses is removed
+    /// too and counted as dropped. Packets stay in the queue only if the device takes none at the moment.
+    ///
+    /// # Errors
+    /// The device is gone, as with [`recv_batch`](Self::recv_batch).
+    fn send_batch(&mut self, queue: &mut WriteQueue) -> io::Result<WriteProgress>;
+
+    /// The descriptor to wait for.
+    fn fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Names the pump to wake from now on.
+    fn attach(&mut self, waker: Waker);
+}
+
+/// What became of the packets of one [`Device::send_batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WriteProgress {
+    /// Packets that the device took.
+    pub written: usize,
+    /// Packets that it refused.
+    pub dropped: usize,
+    /// Whether it takes no more now; the pump waits until it is writable.
+    pub blocked: bool,
+}
