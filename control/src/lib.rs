@@ -11,4 +11,6 @@ pub mod journal;
 pub mod route;
 pub mod settings;
 pub mod socket;
+#[cfg(target_os = "linux")]
+pub mod tunnel;
 pub mod uapi;

@@ -120,6 +120,8 @@ pub struct Snapshot {
     pub mtu: usize,
     /// Counters of the engine.
     pub engine: EngineStats,
+    /// The newest timestamp that an initiation may have carried.
+    pub newest_timestamp: Option<std::time::SystemTime>,
     /// The peers, in the order of their public keys.
     pub peers: Vec<PeerStats>,
 }

@@ -242,6 +242,7 @@ impl Engine {
             private_key: self.identity.as_ref().map(Identity::private_key),
             mtu: self.shared.config.mtu,
             engine,
+            newest_timestamp: self.newest_timestamp(),
             peers,
         }
     }

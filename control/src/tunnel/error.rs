@@ -1,0 +1,126 @@
+//! Why a tunnel could not be started, changed or stopped.
+
+use std::io;
+
+use adit_core::CommandError;
+use adit_tun::handle::MtuError;
+use adit_tun::socket::BindError;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::journal::JournalError;
+use crate::route::RouteError;
+use crate::socket::SocketError;
+use adit_tun::device::linux::TunError;
+
+/// Why a tunnel could not be started, changed or stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An endpoint's name does not resolve.
+    #[error("the endpoint {endpoint} does not resolve: {reason}")]
+    Resolve {
+        /// As the configuration has it.
+        endpoint: String,
+        /// What the resolver said last.
+        reason: String,
+    },
+    /// There is no device.
+    #[error(transparent)]
+    Device(#[from] TunError),
+    /// There is no socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The engine refused the configuration.
+    #[error(transparent)]
+    Engine(#[from] CommandError),
+    /// The MTU was not taken.
+    #[error(transparent)]
+    Mtu(#[from] MtuError),
+    /// The host's settings could not be applied or undone.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The journal could not be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The tunnel's own sockets could not be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A hook of the configuration failed.
+    #[error("{hook} `{command}` {outcome}")]
+    Hook {
+        /// `PreUp` and the like.
+        hook: &'static str,
+        /// The command, as the configuration has it.
+        command: String,
+        /// What became of it: "ended with exit status 1".
+        outcome: String,
+    },
+    /// The running configuration could not be saved.
+    #[error("the configuration was not saved to {path}: {source}")]
+    Save {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The packet loop does not do what it is told.
+    #[error("{0}")]
+    Pump(String),
+    /// The tunnel is being stopped.
+    #[error("the tunnel is being stopped")]
+    Stopping,
+    /// The system gives no threads, random numbers or the like.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What kind of help a [`TunnelError`] needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A changed configuration.
+    Configuration,
+    /// More privileges.
+    Permission,
+    /// Another name or port, or the other tunnel's end.
+    Exists,
+    /// A network.
+    Network,
+    /// Something else.
+    Other,
+}
+
+impl TunnelError {
+    /// What kind of help would be needed.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Config(_) | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => Kind::Configuration,
+            Self::Route(RouteError::MtuTooSmall { .. }) | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => {
+                Kind::Configuration
+            }
+            Self::Resolve { .. } => Kind::Network,
+            Self::Device(TunError::Exists { .. })
+            | Self::Bind(BindError::PortBusy { .. })
+            | Self::Journal(JournalError::Exists { .. })
+            | Self::Socket(SocketError::InUse { .. })
+            | Self::Route(RouteError::Conflict { .. }) => Kind::Exists,
+            Self::Device(TunError::Permission { .. } | TunError::NoDriver { .. })
+            | Self::Bind(BindError::PortForbidden { .. } | BindError::Mark { .. }) => Kind::Permission,
+            Self::Route(error) if error.is_permission() => Kind::Permission,
+            Self::Journal(JournalError::Io { source, .. }) | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Kind::Permission
+            }
+            _ => Kind::Other,
+        }
+    }
+}

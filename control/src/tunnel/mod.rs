@@ -1,0 +1,212 @@
+//! A running tunnel: brought up, watched, reloaded and taken down.
+//!
+//! [`Tunnel::start`] goes through the states of a start in an order that cannot cut the host off: names are resolved
+//! before anything is touched, the packet loop runs and a handshake is tried before a route leads into the tunnel, and
+//! whatever fails undoes what came before it. [`Tunnel::stop`] is the way back. The packet loop has a thread of its own;
+//! everything here runs on one tokio thread and may be slow.
+//!
+//! It does not decide where packets go (`adit_core`), what the host must apply (`settings`) or how (`route`).
+
+mod change;
+mod error;
+mod events;
+mod hooks;
+mod resolve;
+mod save;
+mod serve;
+mod start;
+mod timestamp;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
+use tokio::sync::{Mutex, Notify, oneshot};
+
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::route;
+use crate::settings::Settings;
+pub use error::{Kind, TunnelError};
+use events::Watcher;
+use resolve::Resolved;
+use serve::Servers;
+
+/// What a tunnel is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The interface's name.
+    pub name: String,
+    /// The file that the configuration was read from, and is read from again on reload.
+    pub path: PathBuf,
+    /// The configuration.
+    pub config: Config,
+    /// How long to wait for a first handshake before routes are applied; zero does not wait.
+    pub handshake_wait: Duration,
+    /// Where the tunnel keeps its sockets and files.
+    pub directories: Directories,
+}
+
+/// Where tunnels keep their sockets and files.
+#[derive(Debug, Clone)]
+pub struct Directories {
+    /// Adit's own sockets and journals; emptied by a reboot.
+    pub runtime: PathBuf,
+    /// UAPI sockets, where wg(8) looks for them.
+    pub uapi: PathBuf,
+    /// What has to survive a reboot: the newest handshake timestamps.
+    pub state: PathBuf,
+}
+
+impl Default for Directories {
+    fn default() -> Self {
+        Self {
+            runtime: crate::api::SOCKET_DIR.into(),
+            uapi: crate::uapi::SOCKET_DIR.into(),
+            state: "/var/lib/adit".into(),
+        }
+    }
+}
+
+/// A tunnel that is up. Dropping it without [`stop`](Self::stop) leaves the journal behind, as a crash does.
+#[derive(Debug)]
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    servers: Servers,
+    watcher: Watcher,
+    pump: std::thread::JoinHandle<adit_tun::pump::PumpExit<adit_tun::device::linux::LinuxTun, adit_tun::socket::UdpSockets>>,
+}
+
+/// Why [`Tunnel::wait`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody asked for it on the control socket.
+    Requested,
+    /// The packet loop has ended by itself, which it does when its device is gone.
+    PumpEnded,
+}
+
+/// What the tunnel's servers and its owner share.
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    path: PathBuf,
+    directories: Directories,
+    started: Instant,
+    pump: PumpHandle,
+    stop_requested: Notify,
+    /// The mark of the tunnel's own datagrams; 0 is none.
+    fwmark: AtomicU32,
+    /// One change at a time: a reload, a UAPI `set` and a stop hold it while they work. `None` once a stop has begun.
+    state: Mutex<Option<State>>,
+}
+
+/// What changes while the tunnel runs.
+#[derive(Debug)]
+struct State {
+    config: Config,
+    resolved: Resolved,
+    settings: Settings,
+    /// Whether the mark was asked for, and was not chosen by Adit.
+    fwmark_from_user: bool,
+    journal: Journal,
+}
+
+impl Tunnel {
+    /// Brings a tunnel up: resolve, make device and sockets, start the packet loop, try a handshake, apply settings.
+    ///
+    /// # Errors
+    /// What failed and what would help; everything is as it was before, but for what a hook of the configuration did.
+    pub async fn start(options: Options) -> Result<Self, TunnelError> {
+        start::start(options).await
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Waits until somebody asks for the tunnel's end, or it has ended by itself.
+    pub async fn wait(&mut self) -> Ended {
+        tokio::select! {
+            () = self.shared.stop_requested.notified() => Ended::Requested,
+            () = self.watcher.pump_ended() => Ended::PumpEnded,
+        }
+    }
+
+    /// Reads the file again and applies what changed; see [`Shared::reload`].
+    ///
+    /// # Errors
+    /// What was wrong; the running tunnel goes on as it was.
+    pub async fn reload(&self) -> Result<Vec<String>, TunnelError> {
+        self.shared.reload().await
+    }
+
+    /// Takes the tunnel down and undoes everything that it changed.
+    ///
+    /// # Errors
+    /// What could not be undone, and stays in the journal for `adit recover`; everything else was.
+    pub async fn stop(self) -> Result<(), TunnelError> {
+        let Self { shared, servers, watcher, pump } = self;
+        let mut state = shared.state.lock().await.take().ok_or(TunnelError::Stopping)?;
+        let interface = &state.config.interface;
+        let mut ended = hooks::run_all("PreDown", &interface.pre_down, &shared.name).await;
+        let snapshot = shared.snapshot().await;
+        if let Ok(snapshot) = &snapshot {
+            timestamp::store(&shared.directories.state, &snapshot.engine);
+            if interface.save_config {
+                ended = ended.and(save::save(&shared.path, &state, shared.fwmark.load(Ordering::Relaxed), snapshot));
+            }
+        }
+        let undone = route::undo(&mut state.journal).await;
+        shared.pump.stop();
+        // The thread ends at once: it was told to, or has ended already. Dropping what it returns removes the interface.
+        drop(tokio::task::spawn_blocking(move || pump.join()).await);
+        watcher.finish().await;
+        let after = hooks::run_all("PostDown", &interface.post_down, &shared.name).await;
+        undone?;
+        state.journal.remove()?;
+        tracing::info!(tunnel = %shared.name, "tunnel is down");
+        // Whoever asked for the end takes the closed connection for the sign that all is undone.
+        drop(servers);
+        ended.and(after)
+    }
+}
+
+impl Shared {
+    /// Asks the packet loop for something and waits for the answer.
+    async fn ask<T: Send + 'static>(&self, command: impl FnOnce(Reply<T>) -> PumpCommand) -> Result<T, TunnelError> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(Box::new(move |value| {
+            // Whoever asked may have gone meanwhile.
+            let _unwanted = reply.send(value);
+        }));
+        self.pump.send(command).map_err(|error| TunnelError::Pump(error.to_string()))?;
+        match tokio::time::timeout(PUMP_PATIENCE, answer).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) => Err(TunnelError::Pump("the packet loop has ended".into())),
+            Err(_) => Err(TunnelError::Pump("the packet loop does not answer".into())),
+        }
+    }
+
+    /// Passes a command on to the engine.
+    async fn tell_engine(&self, command: adit_core::Command) -> Result<(), TunnelError> {
+        Ok(self.ask(|reply| PumpCommand::Engine(command, reply)).await??)
+    }
+
+    /// Everything that the packet loop can tell.
+    async fn snapshot(&self) -> Result<PumpSnapshot, TunnelError> {
+        self.ask(PumpCommand::Snapshot).await.map(|snapshot| *snapshot)
+    }
+
+    /// The wall clock's reading at a moment of the engine's clock.
+    fn wall_at(&self, at: Instant) -> SystemTime {
+        let clock = adit_tun::clock::Clock::new();
+        clock.wall() - clock.now().saturating_duration_since(at)
+    }
+}
+
+/// How long the packet loop may take to answer: it does so within a turn, which takes milliseconds.
+const PUMP_PATIENCE: Duration = Duration::from_secs(5);

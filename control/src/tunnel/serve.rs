@@ -1,0 +1,125 @@
+//! The tunnel's two sockets: UAPI for wg(8), and Adit's own for `adit status`, `adit reload` and `adit down`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use adit_core::{Command, CommandError};
+use adit_tun::handle::PumpCommand;
+use adit_tun::socket::BindError;
+use tokio::task::JoinHandle;
+
+use super::{Kind, Shared, TunnelError};
+use crate::api::{ApiError, ApiHandler, ApiServer, ErrorCode, StatusReport, TunnelFacts};
+use crate::uapi::{GetReply, SetRequest, UapiErrno, UapiHandler, UapiServer};
+
+/// Both servers at work; dropping this ends them and removes their sockets.
+#[derive(Debug)]
+pub(super) struct Servers {
+    uapi: JoinHandle<()>,
+    api: JoinHandle<()>,
+}
+
+impl Servers {
+    pub(super) fn spawn(uapi: UapiServer, api: ApiServer, shared: &Arc<Shared>) -> Self {
+        let (for_uapi, for_api) = (Arc::clone(shared), Arc::clone(shared));
+        Self {
+            uapi: tokio::spawn(async move { match uapi.run(for_uapi).await {} }),
+            api: tokio::spawn(async move { match api.run(for_api).await {} }),
+        }
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.uapi.abort();
+        self.api.abort();
+    }
+}
+
+impl UapiHandler for Shared {
+    async fn get(&self) -> Result<GetReply, UapiErrno> {
+        let snapshot = self.snapshot().await.map_err(|error| errno(&error))?;
+        Ok(GetReply {
+            wall: self.wall_at(snapshot.engine.at),
+            listen_port: Some(snapshot.port),
+            fwmark: self.fwmark.load(Ordering::Relaxed),
+            snapshot: snapshot.engine,
+        })
+    }
+
+    async fn set(&self, request: SetRequest) -> Result<(), UapiErrno> {
+        let mut state = self.state.lock().await;
+        let state = state.as_mut().ok_or(UapiErrno::EBUSY)?;
+        self.configure(state, request).await.map_err(|error| {
+            tracing::warn!(%error, "a change by wg(8) was refused");
+            errno(&error)
+        })
+    }
+}
+
+impl Shared {
+    /// Does what wg(8) asks for: what can fail comes first and is taken back if a later part fails.
+    async fn configure(&self, state: &mut super::State, request: SetRequest) -> Result<(), TunnelError> {
+        let before = self.snapshot().await?.port;
+        if let Some(port) = request.listen_port.filter(|port| *port != before) {
+            self.ask(|reply| PumpCommand::Rebind(port, reply)).await??;
+        }
+        let result = self.configure_rest(state, request).await;
+        if result.is_err() && self.snapshot().await.is_ok_and(|now| now.port != before) {
+            // The port was ours a moment ago.
+            let _back = self.ask(|reply| PumpCommand::Rebind(before, reply)).await;
+        }
+        result
+    }
+
+    async fn configure_rest(&self, state: &mut super::State, request: SetRequest) -> Result<(), TunnelError> {
+        if let Some(mark) = request.fwmark {
+            self.ask(|reply| PumpCommand::SetMark(mark, reply)).await??;
+            self.fwmark.store(mark, Ordering::Relaxed);
+            state.fwmark_from_user = true;
+        }
+        self.tell_engine(Command::Update(Box::new(request.update))).await
+    }
+}
+
+impl ApiHandler for Shared {
+    async fn status(&self) -> Result<StatusReport, ApiError> {
+        let snapshot = self.snapshot().await.map_err(|error| api_error(&error))?;
+        let facts = TunnelFacts {
+            name: self.name.clone(),
+            pid: std::process::id(),
+            uptime: self.started.elapsed(),
+            listen_port: Some(snapshot.port),
+            fwmark: self.fwmark.load(Ordering::Relaxed),
+            config: Some(self.path.clone()),
+        };
+        Ok(StatusReport::from((&snapshot.engine, facts)))
+    }
+
+    async fn reload(&self) -> Result<Vec<String>, ApiError> {
+        Shared::reload(self).await.map_err(|error| api_error(&error))
+    }
+
+    async fn down(&self) -> Result<(), ApiError> {
+        self.stop_requested.notify_one();
+        Ok(())
+    }
+}
+
+fn errno(error: &TunnelError) -> UapiErrno {
+    match error {
+        TunnelError::Bind(BindError::PortBusy { .. }) => UapiErrno::EADDRINUSE,
+        TunnelError::Engine(CommandError::TooManyPeers { .. }) => UapiErrno::ENOSPC,
+        TunnelError::Engine(_) => UapiErrno::EINVAL,
+        error if error.kind() == Kind::Permission => UapiErrno::EPERM,
+        _ => UapiErrno::EIO,
+    }
+}
+
+fn api_error(error: &TunnelError) -> ApiError {
+    let code = match error.kind() {
+        Kind::Configuration => ErrorCode::BadConfiguration,
+        _ => ErrorCode::Failed,
+    };
+    ApiError::new(code, error.to_string())
+}

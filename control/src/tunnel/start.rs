@@ -1,0 +1,183 @@
+//! Bringing a tunnel up, step by step; whatever fails undoes what came before it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use adit_core::{Command, Engine, EngineConfig};
+use adit_tun::device::linux::{LinuxTun, TunOptions};
+use adit_tun::handle::PumpCommand;
+use adit_tun::pump::Pump;
+use adit_tun::socket::{UdpOptions, UdpSockets};
+use tokio::sync::{Mutex, Notify};
+
+use super::events::{self, Watcher};
+use super::resolve::{Resolved, resolve};
+use super::serve::Servers;
+use super::{Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
+use crate::api::ApiServer;
+use crate::config::{Config, Table};
+use crate::journal::{Entry, Journal, JournalError};
+use crate::route;
+use crate::settings::{RouteTable, Settings, Wanted};
+use crate::uapi::UapiServer;
+
+/// The MTU until the underlay's is known, in bytes: 1500 less WireGuard's overhead over IPv6.
+const FIRST_MTU: u16 = 1420;
+
+/// Brings a tunnel up.
+pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
+    let Options { name, path, config, handshake_wait, directories } = options;
+    let resolved = resolve(&config).await?;
+    let mut settings = settings_of(&config, &resolved);
+
+    recover_predecessor(&directories.runtime, &name).await?;
+    let api = ApiServer::bind(&directories.runtime, &name).await?;
+    let mut journal = Journal::create(&directories.runtime, &name)?;
+    let result = async {
+        let uapi = UapiServer::bind(&directories.uapi, &name).await?;
+        journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
+        let mark = initial_mark(&config, route::pin(&mut settings, &journal).await?);
+        let port = config.interface.listen_port.unwrap_or(0);
+        let socket = UdpSockets::bind(UdpOptions { port, mark })?;
+        let mtu = config.interface.mtu.unwrap_or(FIRST_MTU);
+        let device = LinuxTun::open(&TunOptions { name: name.clone(), mtu: mtu.into(), attach: false })?;
+        let engine = Engine::new(EngineConfig {
+            mtu: mtu.into(),
+            seed: random_seed()?,
+            timestamp_floor: timestamp::load(&directories.state, &config.interface.private_key.public_key()),
+            ..EngineConfig::default()
+        })?;
+        let (sink, receiver) = events::channel();
+        let (handle, thread) = Pump::spawn(engine, device, socket, sink)
+            .map_err(|source| TunnelError::System { action: "the packet loop could not be started", source })?;
+        let watcher = Watcher::spawn(receiver, handle.clone(), directories.state.clone());
+        Ok((uapi, mark, handle, thread, watcher))
+    }
+    .await;
+    let (uapi, mark, handle, thread, watcher) = match result {
+        Ok(parts) => parts,
+        Err(error) => {
+            forget(journal).await;
+            return Err(error);
+        }
+    };
+
+    let shared = Arc::new(Shared {
+        name,
+        path,
+        directories,
+        started: Instant::now(),
+        pump: handle,
+        stop_requested: Notify::new(),
+        fwmark: AtomicU32::new(mark),
+        state: Mutex::new(None),
+    });
+    let mut state = State { fwmark_from_user: config.interface.fwmark.is_some(), config, resolved, settings, journal };
+    match bring_up(&shared, &mut state, &watcher, handshake_wait).await {
+        Ok(()) => {
+            *shared.state.lock().await = Some(state);
+            let servers = Servers::spawn(uapi, api, &shared);
+            tracing::info!(tunnel = %shared.name, "tunnel is up");
+            Ok(Tunnel { shared, servers, watcher, pump: thread })
+        }
+        Err(error) => {
+            forget(state.journal).await;
+            shared.pump.stop();
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+            watcher.finish().await;
+            Err(error)
+        }
+    }
+}
+
+/// Configures the engine, tries a handshake and applies the settings.
+async fn bring_up(
+    shared: &Shared,
+    state: &mut State,
+    watcher: &Watcher,
+    handshake_wait: Duration,
+) -> Result<(), TunnelError> {
+    let interface = state.config.interface.clone();
+    hooks::run("PreUp", &interface.pre_up, &shared.name).await?;
+    let update = state.config.update(|endpoint| state.resolved.address(endpoint));
+    shared.tell_engine(Command::Update(Box::new(update))).await?;
+    if handshake_wait > Duration::ZERO && state.config.peers.iter().any(|peer| peer.endpoint.is_some()) {
+        shared.tell_engine(Command::Connect).await?;
+        if tokio::time::timeout(handshake_wait, watcher.first_handshake()).await.is_err() {
+            tracing::warn!(
+                waited_s = handshake_wait.as_secs_f64(),
+                "no peer has answered yet; addresses and routes are applied all the same, as wg-quick does"
+            );
+        }
+    }
+    let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+    if let Err(error) = route::set_queue_length(&shared.name, QUEUE_LENGTH).await {
+        tracing::debug!(%error, "the device keeps its short queue");
+    }
+    shared.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
+    if !state.config.interface.dns.is_empty() || !state.config.interface.dns_search.is_empty() {
+        tracing::debug!("DNS is not applied");
+    }
+    hooks::run("PostUp", &interface.post_up, &shared.name).await
+}
+
+/// Packets that the device's queue may hold: the 500 of a tun device are less than one TCP window at a gigabit.
+const QUEUE_LENGTH: u32 = 1000;
+
+/// Undoes what an earlier process of this name left behind when it was killed.
+async fn recover_predecessor(dir: &std::path::Path, name: &str) -> Result<(), TunnelError> {
+    if let Some(mut left) = Journal::load(dir, name)? {
+        if left.owner_alive() {
+            let (name, path, pid) = (name.to_owned(), left.path().to_owned(), left.owner().pid);
+            return Err(JournalError::Exists { name, path, pid, alive: true }.into());
+        }
+        tracing::warn!(tunnel = name, "undoing what an earlier run has left behind");
+        route::undo(&mut left).await?;
+        left.remove()?;
+    }
+    Ok(())
+}
+
+/// Undoes everything that a start has changed until it failed.
+async fn forget(mut journal: Journal) {
+    match route::undo(&mut journal).await {
+        Ok(()) => {
+            if let Err(error) = journal.remove() {
+                tracing::error!(%error, "the journal could not be removed");
+            }
+        }
+        Err(error) => tracing::error!(%error, "not everything could be undone; `adit recover` tries again"),
+    }
+}
+
+/// The settings that a configuration asks for.
+pub(super) fn settings_of(config: &Config, resolved: &Resolved) -> Settings {
+    let interface = &config.interface;
+    Settings::new(&Wanted {
+        addresses: interface.addresses.clone(),
+        allowed_ips: config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect(),
+        mtu: interface.mtu,
+        table: match interface.table {
+            Table::Auto => RouteTable::Auto,
+            Table::Off => RouteTable::Off,
+            Table::Number(number) => RouteTable::Number(number),
+        },
+        fwmark: interface.fwmark,
+        endpoints: resolved.all(config),
+    })
+}
+
+/// The mark of the tunnel's own datagrams: the policy rules' if there are any, else the configuration's.
+pub(super) fn initial_mark(config: &Config, pinned: Option<u32>) -> u32 {
+    pinned.or(config.interface.fwmark).unwrap_or(0)
+}
+
+fn random_seed() -> Result<u64, TunnelError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| TunnelError::System {
+        action: "the system gives no random numbers",
+        source: std::io::Error::other(error),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}
