@@ -30,7 +30,7 @@ pub(crate) enum Needs {
     /// Linux and user id 0: network namespaces, links, tun devices.
     Root,
     /// Nothing, and it runs even after a failure, for it shows what the failure left behind.
-    NothingEver,
+    EvenAfterFailure,
 }
 
 /// What a step does.
@@ -82,7 +82,7 @@ pub(crate) fn run(context: &Context, steps: &[Step], keep_going: bool) -> Result
     let begun = Instant::now();
     let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
     for (number, step) in (1..).zip(steps) {
-        if !failed.is_empty() && !keep_going && step.needs != Needs::NothingEver {
+        if !failed.is_empty() && !keep_going && step.needs != Needs::EvenAfterFailure {
             continue;
         }
         println!("\n=== [{number}/{}] {}", steps.len(), step.title);
@@ -124,7 +124,7 @@ fn perform(context: &Context, work: &Work) -> Result<()> {
 
 fn unmet(needs: Needs) -> Option<&'static str> {
     match needs {
-        Needs::Nothing | Needs::NothingEver => None,
+        Needs::Nothing | Needs::EvenAfterFailure => None,
         Needs::Root if !cfg!(target_os = "linux") => Some("network namespaces exist on Linux only"),
         Needs::Root if !nix::unistd::geteuid().is_root() => Some(
             "network namespaces and tun devices need root: run the same command with sudo or in a container as root",
@@ -153,8 +153,12 @@ mod tests {
             };
             Step { title: "a step", needs, work: Work::Function(Box::new(work)) }
         };
-        let steps =
-            [step(1, Needs::Nothing), step(2, Needs::Nothing), step(3, Needs::Nothing), step(4, Needs::NothingEver)];
+        let steps = [
+            step(1, Needs::Nothing),
+            step(2, Needs::Nothing),
+            step(3, Needs::Nothing),
+            step(4, Needs::EvenAfterFailure),
+        ];
         let result = run(&context(), &steps, keep_going).is_ok();
         let order = log.borrow().clone();
         (order, result)
