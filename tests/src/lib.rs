@@ -1,1 +1,25 @@
-//! Harness for scenarios in network namespaces.
+//! Harness for scenarios in network namespaces, with real devices, real sockets and real peers.
+//!
+//! Everything that a scenario makes is a guard: dropped at the end or by a panic, it ends its processes and removes its
+//! namespaces. What a killed run could not remove, the next one does ([`netns`] tells by the process id in the name).
+//! Every wait has a deadline, and a wait that fails prints what the process said until then.
+//!
+//! Scenarios need root and Linux, so they are `#[ignore]`d and run by `cargo xtask test`. This crate refuses to look
+//! inside Adit: it knows the command, its files and its sockets, as a user does. On other systems it is empty.
+#![cfg(target_os = "linux")]
+
+pub mod adit;
+pub mod names;
+pub mod netns;
+pub mod peers;
+pub mod process;
+pub mod tools;
+pub mod topology;
+pub mod wait;
+pub mod wg;
+
+pub use netns::Namespace;
+pub use process::Process;
+pub use tools::require_root;
+pub use topology::{Pair, PairOptions, Triple};
+pub use wait::eventually;

@@ -1,2 +1,90 @@
-//! Tasks.
-fn main() {}
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat` and `soak`.
+//!
+//! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
+//! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
+//! inside, and nothing of Adit depends on it.
+#![allow(clippy::print_stdout, reason = "a task runner talks on standard output")]
+
+mod arch;
+mod command;
+mod leaks;
+mod setup;
+mod step;
+mod tasks;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, tests and long runs of the Adit workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the tests and the demo need from the operating system, only where it is missing.
+    Setup,
+    /// Set up, check the form (fmt, clippy, docs, dependencies) and run all tests.
+    Test(TestArgs),
+    /// Run all tests N times in a row and report how often they passed.
+    Repeat {
+        /// How often.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        times: u32,
+        /// Run only the tests whose name contains this text.
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
+    /// Push a long flow through two simulated engines with loss, reordering and rekeys; optimised build.
+    Soak {
+        /// Length of the flow, in GiB.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        gib: u32,
+        /// Seed of the simulated link; the test's own if absent.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+struct TestArgs {
+    /// Do not install anything.
+    #[arg(long)]
+    no_setup: bool,
+    /// Run only the tests whose name contains this text; the other checks run all the same.
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Run the remaining steps after one has failed; the exit code still tells.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let root = workspace_root();
+    let passed = match cli.task {
+        Task::Setup => setup::run().and_then(setup::Outcome::required),
+        Task::Test(args) => tasks::test(&root, &args),
+        Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
+        Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
+    };
+    match passed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The folder of the workspace: the parent of this package, wherever the command was typed.
+fn workspace_root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package).to_path_buf()
+}

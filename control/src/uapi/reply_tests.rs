@@ -39,6 +39,7 @@ fn example() -> GetReply {
             private_key: Some(PrivateKey::from_bytes([0x40; 32])),
             mtu: 1420,
             engine: EngineStats::default(),
+            newest_timestamp: None,
             peers: vec![peer(PublicKey::from_bytes([0x11; 32])), busy],
         },
         wall: UNIX_EPOCH + Duration::from_secs(1_700_000_001),

@@ -1,0 +1,181 @@
+//! ping(8) and iperf3(1): what a user would try first, with their results as numbers.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::netns::Namespace;
+use crate::process::{self, Process};
+
+/// Fails with a clear text unless this process may make namespaces and devices.
+///
+/// # Errors
+/// If the effective user is not root.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "this test needs root, for namespaces and devices: run `cargo xtask test` as root"
+    );
+    Ok(())
+}
+
+/// The file of a program, looked up as a shell of root would.
+pub fn has_tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// What [`ping`] counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pings {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Answers received.
+    pub received: u32,
+    /// Mean round trip; absent if nothing came back.
+    pub mean: Option<Duration>,
+}
+
+/// Pings `target` from `namespace`, `count` times every `interval`; each answer may take a second.
+///
+/// No answer is a result, not an error.
+///
+/// # Errors
+/// If ping(8) cannot run at all, for instance without a route.
+pub fn ping(namespace: &Namespace, target: IpAddr, count: u32, interval: Duration) -> Result<Pings> {
+    ping_sized(namespace, target, count, interval, 56)
+}
+
+/// Like [`ping`] with `size` bytes of payload and no fragmentation on the way: for the MTU.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_sized(namespace: &Namespace, target: IpAddr, count: u32, interval: Duration, size: usize) -> Result<Pings> {
+    let mut ping = namespace.command("ping");
+    let interval = format!("{:.3}", interval.as_secs_f64());
+    ping.args(["-n", "-q", "-W", "1", "-M", "do", "-c", &count.to_string(), "-i", &interval]);
+    ping.args(["-s", &size.to_string(), &target.to_string()]);
+    let finished = process::finish(&mut ping, "", Duration::from_secs(60) + Duration::from_secs(2) * count)?;
+    parse_ping(&finished.stdout).with_context(|| format!("{}\n{}", finished.title, finished.stderr))
+}
+
+fn parse_ping(text: &str) -> Result<Pings> {
+    let counts = text.lines().find(|line| line.contains("packets transmitted")).context("ping printed no counts")?;
+    let number = |suffix: &str| {
+        let field = counts.split(',').map(str::trim).find(|field| field.ends_with(suffix));
+        field
+            .and_then(|field| field.split(' ').next()?.parse().ok())
+            .with_context(|| format!("no «{suffix}»: {counts}"))
+    };
+    let mean = match text.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = ")) {
+        Some(times) => {
+            let mean = times.split('/').nth(1).and_then(|mean| mean.parse::<f64>().ok());
+            Some(Duration::from_secs_f64(mean.with_context(|| times.to_owned())? / 1000.0))
+        }
+        None => None,
+    };
+    Ok(Pings { sent: number("packets transmitted")?, received: number("received")?, mean })
+}
+
+/// A running iperf3 server that is ended on drop.
+#[derive(Debug)]
+pub struct IperfServer {
+    address: IpAddr,
+    process: Process,
+}
+
+impl IperfServer {
+    /// Starts it in `namespace`, bound to `address`, and waits until it listens.
+    ///
+    /// # Errors
+    /// If it does not; with what it said.
+    pub fn start(namespace: &Namespace, address: IpAddr) -> Result<Self> {
+        let text = address.to_string();
+        let mut process = namespace.spawn("iperf3", ["--server", "--forceflush", "--bind", &text])?;
+        process.wait_for_line("Server listening", Duration::from_secs(10))?;
+        Ok(Self { address, process })
+    }
+
+    /// The server's process, for its output.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Sends TCP from `client` to this server for `time`, or the other way if `reverse`.
+    ///
+    /// # Errors
+    /// If the flow breaks; with what iperf3 says.
+    pub fn measure(&self, client: &Namespace, time: Duration, reverse: bool) -> Result<Flow> {
+        let mut command = client.command("iperf3");
+        command.args(["--json", "--client", &self.address.to_string(), "--connect-timeout", "5000"]);
+        command.args(["--time", &time.as_secs().max(1).to_string()]);
+        if reverse {
+            command.arg("--reverse");
+        }
+        let finished = process::finish(&mut command, "", time + Duration::from_secs(30))?;
+        // With --json, iperf3 says what went wrong on standard output.
+        parse_iperf(&finished.stdout)
+            .with_context(|| format!("{} {}\n{}", finished.title, finished.stderr, self.process))
+    }
+}
+
+/// What one flow of iperf3 achieved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Flow {
+    /// Payload that arrived, in bits per second.
+    pub bits_per_second: f64,
+    /// Payload that arrived, in bytes.
+    pub bytes: u64,
+    /// TCP segments that were sent again.
+    pub retransmits: u64,
+}
+
+fn parse_iperf(text: &str) -> Result<Flow> {
+    let json: Value = serde_json::from_str(text).with_context(|| format!("iperf3 printed no JSON: {text}"))?;
+    if let Some(error) = json.get("error") {
+        bail!("iperf3: {error}");
+    }
+    let number = |pointer: &str| json.pointer(pointer).with_context(|| format!("iperf3's JSON has no {pointer}"));
+    Ok(Flow {
+        bits_per_second: number("/end/sum_received/bits_per_second")?.as_f64().context("bits_per_second")?,
+        bytes: number("/end/sum_received/bytes")?.as_u64().context("bytes")?,
+        retransmits: number("/end/sum_sent/retransmits")?.as_u64().context("retransmits")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_and_silence_of_ping_are_read() {
+        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\n--- 10.0.0.1 ping statistics ---\n\
+                    5 packets transmitted, 4 received, 20% packet loss, time 804ms\n\
+                    rtt min/avg/max/mdev = 0.040/1.500/0.061/0.008 ms\n";
+        let expected = Pings { sent: 5, received: 4, mean: Some(Duration::from_micros(1500)) };
+        assert_eq!(parse_ping(text).unwrap(), expected);
+        let text = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 2031ms\npipe 3\n";
+        assert_eq!(parse_ping(text).unwrap(), Pings { sent: 3, received: 0, mean: None });
+        assert!(parse_ping("ping: connect: Network is unreachable").is_err());
+    }
+
+    #[test]
+    fn results_and_errors_of_iperf_are_read() {
+        let text =
+            r#"{"end": {"sum_sent": {"retransmits": 3}, "sum_received": {"bits_per_second": 1e9, "bytes": 125}}}"#;
+        assert_eq!(parse_iperf(text).unwrap(), Flow { bits_per_second: 1e9, bytes: 125, retransmits: 3 });
+        let error = parse_iperf(r#"{"end": {}, "error": "unable to connect"}"#).unwrap_err().to_string();
+        assert!(error.contains("unable to connect"), "{error}");
+        assert!(parse_iperf("").is_err());
+    }
+
+    #[test]
+    fn tools_are_looked_up() {
+        assert!(has_tool("sh").is_some());
+        assert!(has_tool("no-such-tool-anywhere").is_none());
+    }
+}

@@ -1,0 +1,243 @@
+//! The tasks as lists of steps. To add a step, add it to a list.
+//!
+//! Two builds are kept apart on purpose: `tests/sim` gives the WireGuard library a simulated clock by a Cargo feature,
+//! and Cargo unifies features over everything that one command builds. It has its own commands and its own target
+//! folder, so a real binary never gets a clock that stands still.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::Message;
+
+use crate::leaks::Snapshot;
+use crate::step::{self, Context, Needs, Step, Work};
+use crate::{TestArgs, arch, command, leaks, setup};
+
+/// `cargo xtask test`.
+pub(crate) fn test(root: &Path, args: &TestArgs) -> Result<()> {
+    with_context(root, |context| {
+        let mut steps = Vec::new();
+        if !args.no_setup {
+            steps.push(function("programs that the tests need", Needs::Nothing, |_| set_up()));
+        }
+        steps.extend(form());
+        steps.extend(tests(Runner::found(), args.filter.as_deref()));
+        step::run(context, &steps, args.keep_going)
+    })
+}
+
+/// `cargo xtask repeat`.
+pub(crate) fn repeat(root: &Path, times: u32, filter: Option<&str>) -> Result<()> {
+    let mut failed = Vec::new();
+    for round in 1..=times {
+        let begun = Instant::now();
+        let result = with_context(root, |context| step::run(context, &tests(Runner::found(), filter), true));
+        let seconds = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("\n##### round {round} of {times}: passed, {seconds:.1} s"),
+            Err(error) => {
+                println!("\n##### round {round} of {times}: FAILED, {seconds:.1} s: {error:#}");
+                failed.push(round);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} of {times} rounds failed: {failed:?}", failed.len());
+    }
+    println!("all {times} rounds passed");
+    Ok(())
+}
+
+/// `cargo xtask soak`.
+pub(crate) fn soak(root: &Path, gib: u32, seed: Option<u64>) -> Result<()> {
+    with_context(root, |context| {
+        let build = ["test", "-p", SIM, "--release", "--target-dir", SIM_TARGET, "--test", "flow"];
+        // A name that matches nothing would run no test and pass; so the name is looked up first.
+        let list = command::output(context.cargo().args(build).args(["--", "--list", "--ignored"]))?;
+        let name = list
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+            .find(|name| name.rsplit("::").next() == Some(SOAK_TEST))
+            .with_context(|| format!("tests/sim/tests/flow.rs has no ignored test {SOAK_TEST}"))?;
+        let mut args = words(&build);
+        args.extend(words(&["--", "--ignored", "--exact", name, "--nocapture"]));
+        let mut env = vec![("ADIT_SOAK_GIB", gib.to_string())];
+        env.extend(seed.map(|seed| ("ADIT_SOAK_SEED", seed.to_string())));
+        // A machine that needs longer than this for a gibibyte is not working on it.
+        let limit = SOAK_LIMIT_PER_GIB * gib + LIMIT;
+        let title = "a long flow through two simulated engines";
+        step::run(context, &[Step { title, needs: Needs::Nothing, work: Work::Cargo { args, env, limit } }], false)
+    })
+}
+
+/// What runs the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    /// cargo-nextest: a process and a time limit for each test (.config/nextest.toml).
+    Nextest,
+    /// Cargo's own, on a machine that has nothing else: one time limit for all.
+    Cargo,
+}
+
+impl Runner {
+    fn found() -> Self {
+        if command::find("cargo-nextest").is_some() { Self::Nextest } else { Self::Cargo }
+    }
+
+    /// The arguments of `cargo` that run tests of the packages that `scope` selects.
+    fn args(self, scope: &[&str], ignored: bool, filter: Option<&str>) -> Vec<String> {
+        let mut args = match self {
+            Self::Nextest => words(&["nextest", "run", "--no-tests=pass"]),
+            // Not doc tests, which have their own step, and not benchmarks, which take long.
+            Self::Cargo => words(&["test", "--no-fail-fast", "--lib", "--bins", "--tests"]),
+        };
+        args.extend(words(scope));
+        match (self, ignored) {
+            (Self::Nextest, true) => args.extend(words(&["--run-ignored", "only"])),
+            (Self::Cargo, true) => args.extend(words(&["--", "--ignored"])),
+            (_, false) => {}
+        }
+        if let Some(filter) = filter {
+            let split = (self == Self::Cargo && !ignored).then_some("--");
+            args.extend(split.into_iter().chain([filter]).map(str::to_owned));
+        }
+        args
+    }
+}
+
+/// Checks of the form: they need no privileges and change nothing.
+fn form() -> Vec<Step> {
+    let warnings = || vec![("RUSTDOCFLAGS", "-Dwarnings".to_owned())];
+    let docs = ["doc", "--no-deps", "--document-private-items"];
+    vec![
+        cargo("format", &["fmt", "--all", "--check"]),
+        cargo("clippy", &[&["clippy"], REAL, &["--all-targets", "--", "-D", "warnings"]].concat()),
+        cargo("clippy, simulation", &[&["clippy"], SIMULATED, &["--all-targets", "--", "-D", "warnings"]].concat()),
+        cargo_with("documentation", words(&[&docs[..], REAL].concat()), warnings()),
+        cargo_with("documentation, simulation", words(&[&docs[..], SIMULATED].concat()), warnings()),
+        function("direction of dependencies", Needs::Nothing, arch::check),
+    ]
+}
+
+/// All tests: those without privileges first, for they are quick and say most.
+fn tests(runner: Runner, filter: Option<&str>) -> Vec<Step> {
+    let before = Snapshot::take();
+    let run = |title, needs, scope: &[&str], ignored| {
+        let work = Work::Cargo { args: runner.args(scope, ignored, filter), env: Vec::new(), limit: LIMIT };
+        Step { title, needs, work }
+    };
+    let mut steps = vec![
+        function("build adit", Needs::Nothing, build_adit),
+        run("tests without privileges", Needs::Nothing, REAL, false),
+        run("tests in simulated time", Needs::Nothing, SIMULATED, false),
+    ];
+    if filter.is_none() {
+        steps.push(cargo("examples in the documentation", &[&["test", "--doc"], REAL].concat()));
+    }
+    steps.push(run("tests in network namespaces", Needs::Root, REAL, true));
+    let left = move |context: &Context| leaks::check(context, &before);
+    steps.push(function("nothing is left behind", Needs::EvenAfterFailure, left));
+    steps
+}
+
+/// Installs what is missing; what cannot be installed is told, and the tests that need it tell again.
+fn set_up() -> Result<()> {
+    if let setup::Outcome::Missing { packages, how } = setup::run()? {
+        println!("    still missing: {}; {how}", packages.join(" "));
+    }
+    Ok(())
+}
+
+/// Builds the command and tells the tests by `ADIT_BIN` where it is, so that they need not build it themselves.
+fn build_adit(context: &Context) -> Result<()> {
+    let mut build = context.cargo();
+    build.args(["build", "--package", "adit-cli", "--bin", "adit", "--message-format", "json-render-diagnostics"]);
+    build.stderr(std::process::Stdio::inherit());
+    let messages = build.output().context("cargo build")?;
+    if !messages.status.success() {
+        bail!("cargo build: {}", messages.status);
+    }
+    let file = Message::parse_stream(messages.stdout.as_slice())
+        .filter_map(|message| match message {
+            Ok(Message::CompilerArtifact(artifact)) if artifact.target.name == "adit" => artifact.executable,
+            _ => None,
+        })
+        .last()
+        .context("cargo built no executable `adit`")?;
+    println!("    {file}");
+    context.env.borrow_mut().push(("ADIT_BIN", file.into_string()));
+    Ok(())
+}
+
+/// Makes the mark and the temporary folder of one run, and removes the folder afterwards.
+fn with_context(root: &Path, work: impl FnOnce(&Context) -> Result<()>) -> Result<()> {
+    let temporary = tempfile::Builder::new().prefix("adit-xtask-").tempdir().context("temporary folder")?;
+    let name = temporary.path().file_name().unwrap_or_default().to_string_lossy();
+    let context = Context {
+        root: root.to_path_buf(),
+        mark: format!("{}-{name}", std::process::id()),
+        temporary: temporary.path().to_path_buf(),
+        env: RefCell::default(),
+    };
+    work(&context)
+}
+
+fn function(title: &'static str, needs: Needs, work: impl Fn(&Context) -> Result<()> + 'static) -> Step {
+    Step { title, needs, work: Work::Function(Box::new(work)) }
+}
+
+fn cargo(title: &'static str, args: &[&str]) -> Step {
+    cargo_with(title, words(args), Vec::new())
+}
+
+fn cargo_with(title: &'static str, args: Vec<String>, env: Vec<(&'static str, String)>) -> Step {
+    Step { title, needs: Needs::Nothing, work: Work::Cargo { args, env, limit: LIMIT } }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Everything with a real clock.
+const REAL: &[&str] = &["--workspace", "--exclude", SIM];
+
+/// What has a simulated clock, in its own target folder.
+const SIMULATED: &[&str] = &["--package", SIM, "--target-dir", SIM_TARGET];
+
+const SIM: &str = "adit-sim";
+const SIM_TARGET: &str = "target-sim";
+
+/// The test that `cargo xtask soak` runs.
+const SOAK_TEST: &str = "ten_gib_flow";
+
+/// One step with a cold build on a slow machine.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+const SOAK_LIMIT_PER_GIB: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_reach_either_runner() {
+        let scope = ["--package", "x"];
+        let args = |runner: Runner, ignored| runner.args(&scope, ignored, Some("ping")).join(" ");
+        assert_eq!(args(Runner::Nextest, false), "nextest run --no-tests=pass --package x ping");
+        assert_eq!(args(Runner::Nextest, true), "nextest run --no-tests=pass --package x --run-ignored only ping");
+        assert_eq!(args(Runner::Cargo, false), "test --no-fail-fast --lib --bins --tests --package x -- ping");
+        assert_eq!(args(Runner::Cargo, true), "test --no-fail-fast --lib --bins --tests --package x -- --ignored ping");
+    }
+
+    #[test]
+    fn no_command_builds_the_simulation_together_with_the_rest() {
+        for step in form().iter().chain(&tests(Runner::Nextest, None)).chain(&tests(Runner::Cargo, None)) {
+            let Work::Cargo { args, .. } = &step.work else { continue };
+            let has = |word: &str| args.iter().any(|arg| arg == word);
+            let builds = !has("fmt");
+            assert!(!builds || has("--exclude") != has(SIM_TARGET), "{}: {args:?}", step.title);
+        }
+    }
+}
