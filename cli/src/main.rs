@@ -1,10 +1,15 @@
 //! The `adit` command: reads the command line, does one thing, and ends with a documented exit code.
 
 mod args;
+mod check;
+mod control;
 mod failure;
 mod keys;
+mod locate;
 mod logging;
 mod manual;
+mod status;
+mod up;
 
 use std::process::ExitCode;
 
@@ -31,11 +36,17 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Outcome {
     match cli.command {
+        Command::Up(options) => up::run(&options, &cli.global),
+        Command::Down(options) => control::down(&options),
+        Command::Reload(options) => control::reload(&options),
+        Command::Recover(options) => control::recover_all(&options),
+        Command::Status(options) => status::run(&options),
+        Command::Check(options) => check::run(&options),
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
         Command::Pubkey => keys::pubkey(),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
-        other => Err(failure::Failure::failed(format!("{other:?}"))),
+        Command::Demo(_) => Err(failure::Failure::failed("not yet")),
     }
 }

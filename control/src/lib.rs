@@ -9,6 +9,8 @@ pub mod config;
 pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod route;
+#[cfg(target_os = "linux")]
+pub mod recover;
 pub mod settings;
 pub mod socket;
 #[cfg(target_os = "linux")]

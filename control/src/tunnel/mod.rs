@@ -20,9 +20,13 @@ mod timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_tun::device::linux::LinuxTun;
 use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
+use adit_tun::pump::PumpExit;
+use adit_tun::socket::UdpSockets;
 use tokio::sync::{Mutex, Notify, oneshot};
 
 use crate::config::Config;
@@ -47,6 +51,8 @@ pub struct Options {
     pub handshake_wait: Duration,
     /// Where the tunnel keeps its sockets and files.
     pub directories: Directories,
+    /// Notify this to give the start up; it then fails with [`TunnelError::Stopping`], and everything is undone.
+    pub cancel: Arc<Notify>,
 }
 
 /// Where tunnels keep their sockets and files.
@@ -76,8 +82,11 @@ pub struct Tunnel {
     shared: Arc<Shared>,
     servers: Servers,
     watcher: Watcher,
-    pump: std::thread::JoinHandle<adit_tun::pump::PumpExit<adit_tun::device::linux::LinuxTun, adit_tun::socket::UdpSockets>>,
+    pump: PumpThread,
 }
+
+/// The packet loop's thread, which gives device and sockets back.
+type PumpThread = JoinHandle<PumpExit<LinuxTun, UdpSockets>>;
 
 /// Why [`Tunnel::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

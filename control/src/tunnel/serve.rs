@@ -49,7 +49,7 @@ impl UapiHandler for Shared {
 
     async fn set(&self, request: SetRequest) -> Result<(), UapiErrno> {
         let mut state = self.state.lock().await;
-        let state = state.as_mut().ok_or(UapiErrno::EBUSY)?;
+        let state = state.as_mut().ok_or(UapiErrno::IO)?;
         self.configure(state, request).await.map_err(|error| {
             tracing::warn!(%error, "a change by wg(8) was refused");
             errno(&error)
@@ -108,11 +108,11 @@ impl ApiHandler for Shared {
 
 fn errno(error: &TunnelError) -> UapiErrno {
     match error {
-        TunnelError::Bind(BindError::PortBusy { .. }) => UapiErrno::EADDRINUSE,
-        TunnelError::Engine(CommandError::TooManyPeers { .. }) => UapiErrno::ENOSPC,
-        TunnelError::Engine(_) => UapiErrno::EINVAL,
-        error if error.kind() == Kind::Permission => UapiErrno::EPERM,
-        _ => UapiErrno::EIO,
+        TunnelError::Bind(BindError::PortBusy { .. }) => UapiErrno::PORT_IN_USE,
+        TunnelError::Engine(CommandError::TooManyPeers { .. }) => UapiErrno::NO_SPACE,
+        TunnelError::Engine(_) => UapiErrno::INVALID,
+        error if error.kind() == Kind::Permission => UapiErrno::from_code(nix::errno::Errno::EPERM as i32),
+        _ => UapiErrno::IO,
     }
 }
 

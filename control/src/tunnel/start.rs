@@ -1,12 +1,12 @@
 //! Bringing a tunnel up, step by step; whatever fails undoes what came before it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use adit_core::{Command, Engine, EngineConfig};
 use adit_tun::device::linux::{LinuxTun, TunOptions};
-use adit_tun::handle::PumpCommand;
+use adit_tun::handle::{PumpCommand, PumpHandle};
 use adit_tun::pump::Pump;
 use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify};
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Notify};
 use super::events::{self, Watcher};
 use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
-use super::{Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
+use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
 use crate::api::ApiServer;
 use crate::config::{Config, Table};
 use crate::journal::{Entry, Journal, JournalError};
@@ -27,82 +27,100 @@ const FIRST_MTU: u16 = 1420;
 
 /// Brings a tunnel up.
 pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
-    let Options { name, path, config, handshake_wait, directories } = options;
-    let resolved = resolve(&config).await?;
-    let mut settings = settings_of(&config, &resolved);
+    let Options { name, path, config, handshake_wait, directories, cancel } = options;
+    let resolved = unless(&cancel, resolve(&config)).await?;
 
     recover_predecessor(&directories.runtime, &name).await?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
     let mut journal = Journal::create(&directories.runtime, &name)?;
-    let result = async {
-        let uapi = UapiServer::bind(&directories.uapi, &name).await?;
-        journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
-        let mark = initial_mark(&config, route::pin(&mut settings, &journal).await?);
-        let port = config.interface.listen_port.unwrap_or(0);
-        let socket = UdpSockets::bind(UdpOptions { port, mark })?;
-        let mtu = config.interface.mtu.unwrap_or(FIRST_MTU);
-        let device = LinuxTun::open(&TunOptions { name: name.clone(), mtu: mtu.into(), attach: false })?;
-        let engine = Engine::new(EngineConfig {
-            mtu: mtu.into(),
-            seed: random_seed()?,
-            timestamp_floor: timestamp::load(&directories.state, &config.interface.private_key.public_key()),
-            ..EngineConfig::default()
-        })?;
-        let (sink, receiver) = events::channel();
-        let (handle, thread) = Pump::spawn(engine, device, socket, sink)
-            .map_err(|source| TunnelError::System { action: "the packet loop could not be started", source })?;
-        let watcher = Watcher::spawn(receiver, handle.clone(), directories.state.clone());
-        Ok((uapi, mark, handle, thread, watcher))
-    }
-    .await;
-    let (uapi, mark, handle, thread, watcher) = match result {
+    let parts = match prepare(&name, &config, &resolved, &directories, &mut journal).await {
         Ok(parts) => parts,
         Err(error) => {
             forget(journal).await;
             return Err(error);
         }
     };
-
+    let Parts { settings, mark, uapi, watcher, pump, thread } = parts;
+    let fwmark_from_user = config.interface.fwmark.is_some_and(|mark| mark != 0);
     let shared = Arc::new(Shared {
         name,
         path,
         directories,
         started: Instant::now(),
-        pump: handle,
+        pump,
         stop_requested: Notify::new(),
         fwmark: AtomicU32::new(mark),
-        state: Mutex::new(None),
+        state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, journal })),
     });
-    let mut state = State { fwmark_from_user: config.interface.fwmark.is_some(), config, resolved, settings, journal };
-    match bring_up(&shared, &mut state, &watcher, handshake_wait).await {
+    // Hooks may call wg(8), so the sockets answer before the first of them runs.
+    let servers = Servers::spawn(uapi, api, &shared);
+    match unless(&cancel, bring_up(&shared, &watcher, handshake_wait)).await {
         Ok(()) => {
-            *shared.state.lock().await = Some(state);
-            let servers = Servers::spawn(uapi, api, &shared);
             tracing::info!(tunnel = %shared.name, "tunnel is up");
             Ok(Tunnel { shared, servers, watcher, pump: thread })
         }
         Err(error) => {
-            forget(state.journal).await;
+            if let Some(state) = shared.state.lock().await.take() {
+                forget(state.journal).await;
+            }
             shared.pump.stop();
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
             watcher.finish().await;
+            drop(servers);
             Err(error)
         }
     }
 }
 
+/// What a start makes before anything leads into the tunnel.
+struct Parts {
+    settings: Settings,
+    mark: u32,
+    uapi: UapiServer,
+    watcher: Watcher,
+    pump: PumpHandle,
+    thread: super::PumpThread,
+}
+
+/// Makes sockets, device and packet loop; dropping what was made undoes it, but for what the journal holds.
+async fn prepare(
+    name: &str,
+    config: &Config,
+    resolved: &Resolved,
+    directories: &Directories,
+    journal: &mut Journal,
+) -> Result<Parts, TunnelError> {
+    let uapi = UapiServer::bind(&directories.uapi, name).await?;
+    journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
+    let mut settings = settings_of(config, resolved);
+    let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
+    let socket = UdpSockets::bind(UdpOptions { port: config.interface.listen_port.unwrap_or(0), mark })?;
+    let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
+    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false })?;
+    let engine = Engine::new(EngineConfig {
+        mtu,
+        seed: random_seed()?,
+        timestamp_floor: timestamp::load(&directories.state, &config.interface.private_key.public_key()),
+        ..EngineConfig::default()
+    })?;
+    let (sink, events) = events::channel();
+    let (pump, thread) = Pump::spawn(engine, device, socket, sink)
+        .map_err(|source| TunnelError::System { action: "the packet loop could not be started", source })?;
+    let watcher = Watcher::spawn(events, pump.clone(), directories.state.clone());
+    Ok(Parts { settings, mark, uapi, watcher, pump, thread })
+}
+
 /// Configures the engine, tries a handshake and applies the settings.
-async fn bring_up(
-    shared: &Shared,
-    state: &mut State,
-    watcher: &Watcher,
-    handshake_wait: Duration,
-) -> Result<(), TunnelError> {
-    let interface = state.config.interface.clone();
+async fn bring_up(shared: &Shared, watcher: &Watcher, handshake_wait: Duration) -> Result<(), TunnelError> {
+    let (interface, update, has_endpoints) = {
+        let state = shared.state.lock().await;
+        let State { config, resolved, .. } = state.as_ref().ok_or(TunnelError::Stopping)?;
+        let update = config.update(|endpoint| resolved.address(endpoint));
+        (config.interface.clone(), update, config.peers.iter().any(|peer| peer.endpoint.is_some()))
+    };
     hooks::run("PreUp", &interface.pre_up, &shared.name).await?;
-    let update = state.config.update(|endpoint| state.resolved.address(endpoint));
     shared.tell_engine(Command::Update(Box::new(update))).await?;
-    if handshake_wait > Duration::ZERO && state.config.peers.iter().any(|peer| peer.endpoint.is_some()) {
+    if handshake_wait > Duration::ZERO && has_endpoints {
         shared.tell_engine(Command::Connect).await?;
         if tokio::time::timeout(handshake_wait, watcher.first_handshake()).await.is_err() {
             tracing::warn!(
@@ -111,15 +129,24 @@ async fn bring_up(
             );
         }
     }
-    let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+    {
+        let mut state = shared.state.lock().await;
+        let state = state.as_mut().ok_or(TunnelError::Stopping)?;
+        let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+        shared.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
+    }
     if let Err(error) = route::set_queue_length(&shared.name, QUEUE_LENGTH).await {
         tracing::debug!(%error, "the device keeps its short queue");
     }
-    shared.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
-    if !state.config.interface.dns.is_empty() || !state.config.interface.dns_search.is_empty() {
-        tracing::debug!("DNS is not applied");
-    }
     hooks::run("PostUp", &interface.post_up, &shared.name).await
+}
+
+/// Does `work` unless the start is cancelled; then what was begun is dropped, and undone by the caller.
+async fn unless<T>(cancel: &Notify, work: impl Future<Output = Result<T, TunnelError>>) -> Result<T, TunnelError> {
+    tokio::select! {
+        result = work => result,
+        () = cancel.notified() => Err(TunnelError::Stopping),
+    }
 }
 
 /// Packets that the device's queue may hold: the 500 of a tun device are less than one TCP window at a gigabit.

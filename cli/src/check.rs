@@ -1,0 +1,65 @@
+//! `adit check`: everything that is wrong with a configuration, at once.
+
+use std::io::{self, Write};
+
+use adit_control::config;
+use serde_json::json;
+
+use crate::args::Check;
+use crate::failure::{Failure, Kind, Outcome};
+use crate::locate;
+
+/// Checks a file and prints what was found.
+pub(crate) fn run(options: &Check) -> Outcome {
+    let (path, name) = locate::file(&options.tunnel)?;
+    let result = config::load(&path);
+    if options.json {
+        let document = match &result {
+            Ok(loaded) => json!({ "tunnel": name, "file": path, "valid": true, "diagnostics": loaded.warnings }),
+            Err(error) => json!({ "tunnel": name, "file": path, "valid": false, "diagnostics": error.diagnostics(), "omitted": error.omitted() }),
+        };
+        writeln!(io::stdout(), "{document:#}")?;
+    }
+    match result {
+        Ok(loaded) => {
+            if !options.json {
+                for warning in &loaded.warnings {
+                    writeln!(io::stdout(), "{warning}")?;
+                }
+                writeln!(io::stdout(), "{}: valid; {}", path.display(), summary(&loaded.config))?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let kind = failure_kind(&error);
+            let count = error.diagnostics().iter().filter(|d| d.severity == config::Severity::Error).count() + error.omitted();
+            if kind != Kind::Configuration {
+                return Err(Failure::new(kind, error));
+            }
+            if !options.json {
+                writeln!(io::stdout(), "{error}")?;
+            }
+            Err(Failure::new(kind, format!("{}: {count} error{}", path.display(), if count == 1 { "" } else { "s" })))
+        }
+    }
+}
+
+/// The exit code's meaning of a configuration that cannot be used.
+pub(crate) fn failure_kind(error: &config::ConfigError) -> Kind {
+    match error.io_kind() {
+        Some(io::ErrorKind::NotFound) => Kind::NotFound,
+        Some(io::ErrorKind::PermissionDenied) => Kind::NotPermitted,
+        _ => Kind::Configuration,
+    }
+}
+
+fn summary(config: &config::Config) -> String {
+    let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let prefixes = config.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
+    [
+        count(config.interface.addresses.len(), "address", "addresses"),
+        count(config.peers.len(), "peer", "peers"),
+        count(prefixes, "allowed prefix", "allowed prefixes"),
+    ]
+    .join(", ")
+}

@@ -1,0 +1,103 @@
+//! `down`, `reload` and `recover`: short conversations with running tunnels and with what dead ones left.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use adit_control::api::{self, ApiClient, ClientError};
+use adit_control::recover::{Recovered, candidates, recover};
+use adit_control::route::RouteError;
+
+use crate::args::{Named, Recover};
+use crate::failure::{Failure, Kind, Outcome};
+use crate::locate;
+
+/// How long a tunnel may take to undo everything; its hooks may take 120 s each.
+const DOWN_LIMIT: Duration = Duration::from_secs(300);
+
+/// Brings a tunnel down; one that was killed is undone.
+pub(crate) fn down(options: &Named) -> Outcome {
+    let name = locate::name(&options.tunnel)?;
+    block_on(async {
+        match ApiClient::connect(Path::new(api::SOCKET_DIR), &name).await {
+            Ok(client) => client.down(DOWN_LIMIT).await.map_err(|error| client_failure(&name, &error)),
+            Err(error) if error.is_not_running() => match recover(Path::new(api::SOCKET_DIR), &name).await {
+                Ok(Some(Recovered::Undone)) => {
+                    writeln!(io::stdout(), "{name} was not running; what it had left behind is undone")?;
+                    Ok(())
+                }
+                Ok(Some(Recovered::Running { pid })) => {
+                    Err(Failure::failed(format!("{name} is running as process {pid}, and does not answer")))
+                }
+                Ok(None) => Err(not_running(&name)),
+                Err(error) => Err(route_failure(&error)),
+            },
+            Err(error) => Err(client_failure(&name, &error)),
+        }
+    })
+}
+
+/// Has a tunnel read its file again.
+pub(crate) fn reload(options: &Named) -> Outcome {
+    let name = locate::name(&options.tunnel)?;
+    block_on(async {
+        let dir = Path::new(api::SOCKET_DIR);
+        let mut client = ApiClient::connect(dir, &name).await.map_err(|error| client_failure(&name, &error))?;
+        let notes = client.reload().await.map_err(|error| client_failure(&name, &error))?;
+        for note in notes {
+            anstream::eprintln!("{note}");
+        }
+        Ok(())
+    })
+}
+
+/// Undoes what dead tunnels left behind.
+pub(crate) fn recover_all(options: &Recover) -> Outcome {
+    let dir = Path::new(api::SOCKET_DIR);
+    let names = match &options.name {
+        Some(name) => vec![locate::name(name)?],
+        None => candidates(dir).map_err(Failure::failed)?,
+    };
+    block_on(async {
+        let mut result = Ok(());
+        for name in &names {
+            match recover(dir, name).await {
+                Ok(Some(Recovered::Undone)) => writeln!(io::stdout(), "{name}: undone")?,
+                Ok(Some(Recovered::Running { pid })) => {
+                    writeln!(io::stdout(), "{name}: running as process {pid}, nothing to undo")?;
+                }
+                Ok(None) => writeln!(io::stdout(), "{name}: left nothing behind")?,
+                Err(error) => result = Err(route_failure(&error)),
+            }
+        }
+        if names.is_empty() {
+            writeln!(io::stdout(), "no tunnel has left anything behind")?;
+        }
+        result
+    })
+}
+
+/// Runs one conversation.
+pub(crate) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// What went wrong in a conversation with a tunnel.
+pub(crate) fn client_failure(name: &str, error: &ClientError) -> Failure {
+    match error {
+        error if error.is_not_running() => not_running(name),
+        ClientError::Forbidden { .. } => Failure::new(Kind::NotPermitted, error),
+        ClientError::Name { .. } => Failure::new(Kind::NotFound, error),
+        error => Failure::failed(error),
+    }
+}
+
+fn not_running(name: &str) -> Failure {
+    Failure::new(Kind::NotFound, format!("the tunnel {name} is not up"))
+}
+
+fn route_failure(error: &RouteError) -> Failure {
+    let kind = if error.is_permission() { Kind::NotPermitted } else { Kind::Failed };
+    Failure::new(kind, error)
+}

@@ -1,0 +1,61 @@
+//! Which tunnel is meant: a file, or a name to look for where wg-quick and Adit keep their files.
+
+use std::path::{Path, PathBuf};
+
+use adit_control::config;
+
+use crate::failure::{Failure, Kind, Outcome};
+
+/// Where names are looked for, in this order.
+const DIRECTORIES: [&str; 2] = ["/etc/wireguard", "/etc/adit"];
+
+/// What a configuration may be written in.
+const EXTENSIONS: [&str; 3] = ["conf", "toml", "json"];
+
+/// The file that is meant, and the name of its tunnel.
+pub(crate) fn file(argument: &str) -> Outcome<(PathBuf, String)> {
+    let path = if is_path(argument) { PathBuf::from(argument) } else { find(argument)? };
+    let name = config::interface_name(&path).map(str::to_owned).ok_or_else(|| {
+        let message = format!(
+            "{}: a tunnel is named after its file, and an interface's name is 1 to 15 of the characters A-Z a-z 0-9 _ = + . -; \
+             rename the file, or give --interface NAME",
+            path.display()
+        );
+        Failure::new(Kind::Configuration, message)
+    })?;
+    Ok((path, name))
+}
+
+/// The name of the tunnel that is meant, whether or not its file is still there.
+pub(crate) fn name(argument: &str) -> Outcome<String> {
+    if is_path(argument) { Ok(file(argument)?.1) } else { Ok(argument.to_owned()) }
+}
+
+fn is_path(argument: &str) -> bool {
+    argument.contains('/') || Path::new(argument).extension().is_some_and(|ext| EXTENSIONS.iter().any(|e| ext == *e))
+}
+
+fn find(name: &str) -> Outcome<PathBuf> {
+    let candidates = || DIRECTORIES.iter().flat_map(|dir| EXTENSIONS.map(|ext| Path::new(dir).join(format!("{name}.{ext}"))));
+    candidates().find(|path| path.exists()).ok_or_else(|| {
+        let looked: Vec<_> = candidates().map(|path| path.display().to_string()).collect();
+        Failure::new(Kind::NotFound, format!("there is no tunnel `{name}`: looked for {}", looked.join(", ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_names_are_told_apart() {
+        assert_eq!(file("./office.conf").unwrap(), (PathBuf::from("./office.conf"), "office".to_owned()));
+        assert_eq!(file("wg0.toml").unwrap().1, "wg0");
+        assert_eq!(name("wg0").unwrap(), "wg0");
+        assert_eq!(name("/etc/wireguard/wg0.conf").unwrap(), "wg0");
+        let missing = file("no-such-tunnel").unwrap_err();
+        assert_eq!(missing.kind, Kind::NotFound);
+        assert!(missing.message.contains("/etc/wireguard/no-such-tunnel.conf"), "{}", missing.message);
+        assert_eq!(file("./a name that is too long.conf").unwrap_err().kind, Kind::Configuration);
+    }
+}
