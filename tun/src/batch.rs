@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use adit_core::Ecn;
+use adit_core::{Ecn, TunPacket};
 
 use crate::memory::{RECEIVE_SLOT, TABLE};
 
@@ -190,7 +190,7 @@ impl<'a> ReceivedRun<'a> {
 pub const HEADROOM: usize = max(VIRTIO_NET_HDR, UTUN_HEADER).next_multiple_of(ALIGN);
 
 /// Bytes behind every packet: room to pad it to a multiple of 16.
-pub const TAILROOM: usize = 15;
+pub const TAILROOM: usize = TunPacket::TAILROOM;
 
 /// The longest packet, by IPv4's total length field (RFC 791) and more than any IPv6 packet that is no jumbogram.
 pub const MAX_PACKET: usize = 65_535;

@@ -7,11 +7,15 @@
 pub mod batch;
 pub mod clock;
 pub mod device;
+pub mod handle;
 pub mod memory;
+pub mod pump;
 pub mod queue;
 mod reactor;
 mod ring;
 pub mod socket;
 
 pub use clock::Clock;
+pub use handle::{EventSink, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
+pub use pump::{ExitReason, Pump, PumpExit};
 pub use reactor::Waker;

@@ -11,11 +11,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use adit_core::{Ecn, Transmit};
 use nix::libc;
 use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::batch::{DatagramBatch, Received};
 use crate::queue::SendRun;
-use crate::socket::SendErrorKind;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -70,7 +69,7 @@ impl Endpoint {
 
     pub(super) fn set_mark(&self, mark: u32) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        return SockRef::from(&self.socket).set_mark(mark);
+        return socket2::SockRef::from(&self.socket).set_mark(mark);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         return if mark == 0 { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
     }
@@ -117,10 +116,11 @@ impl Endpoint {
                 self.segmentation = false;
                 self.send_one(run, source)
             }
-            Some(libc::EMSGSIZE | libc::EINVAL | libc::EADDRNOTAVAIL) => {
+            _ if may_be_of_size(&error) || (source.is_some() && may_be_of_source(&error)) => {
                 let sent = self.send_one(run, source);
                 // One at a time it works, and not because of another source address: so a segment does not fit.
-                if matches!(sent, Sent::Datagrams(_)) && (source.is_none() || source != self.stale) {
+                let same_source = source.is_none() || source != self.stale;
+                if matches!(sent, Sent::Datagrams(_)) && may_be_of_size(&error) && same_source {
                     tracing::debug!(segment = run.segment, "segments of this size do not fit the path in one piece");
                     self.unfit = run.segment;
                 }
@@ -137,7 +137,7 @@ impl Endpoint {
         let mut result = self.transmit(&run.transmit, datagram, None, source);
         if source.is_some()
             && let Err(error) = &result
-            && SendErrorKind::of(error) == SendErrorKind::NoSource
+            && may_be_of_source(error)
         {
             result = self.transmit(&run.transmit, datagram, None, None);
             if result.is_ok() {
@@ -210,6 +210,19 @@ impl Family {
             Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
         }
     }
+}
+
+/// Whether a run may have been refused because a segment does not fit the path in one piece: EMSGSIZE, or
+/// EINVAL, depending on the kernel (udp_send_skb in net/ipv4/udp.c).
+fn may_be_of_size(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
+}
+
+/// Whether the system may have refused because of the source address: it is not the host's own any more, or there is no
+/// route from there. Which of these errors it is depends on the address family and the kernel.
+fn may_be_of_source(error: &io::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH};
+    matches!(error.raw_os_error(), Some(EADDRNOTAVAIL | EINVAL | ENETUNREACH | EHOSTUNREACH | ENETDOWN))
 }
 
 /// Makes the library's state, which sets its socket options, and takes back those that do not suit a tunnel.
@@ -285,3 +298,37 @@ fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: 
 /// Bytes of the kernel's buffers in each direction: 7 MiB, as wireguard-go asks for (conn/controlfns.go), which holds
 /// what a 10 Gbit/s link brings in 5 ms, the kernel's own overhead of about a third included.
 const BUFFER: usize = 7 << 20;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_releases_are_read() {
+        assert_eq!(kernel_version("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!(kernel_version("5.12-rc3"), Some((5, 12)));
+        assert_eq!(kernel_version("5"), None);
+        assert_eq!(kernel_version("unknown"), None);
+    }
+
+    fn option(endpoint: &Endpoint, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+        let (mut value, mut len) = (-1, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: both pointers are to locals that live through the call, and the length is the value's.
+        let result = unsafe {
+            libc::getsockopt(endpoint.socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        value
+    }
+
+    #[test]
+    fn datagrams_may_be_fragmented_and_carry_no_time_stamps() {
+        let v4 = Endpoint::bind(Family::V4, 0).unwrap();
+        assert_eq!(option(&v4, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_DONT);
+        assert_eq!(option(&v4, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS), 0);
+        let v6 = Endpoint::bind(Family::V6, 0).unwrap();
+        assert_eq!(option(&v6, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IPV6_PMTUDISC_DONT);
+        assert_eq!(option(&v6, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG), 0);
+        assert_eq!(option(&v6, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1);
+    }
+}

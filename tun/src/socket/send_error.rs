@@ -40,7 +40,7 @@ kinds! {
     Forbidden = "forbidden",
     /// There is no way to the destination now (ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN).
     Unreachable = "unreachable",
-    /// The address to send from is not, or no longer, the host's own (EADDRNOTAVAIL, EINVAL).
+    /// The address to send from is not, or no longer, the host's own (EADDRNOTAVAIL).
     NoSource = "no_source",
     /// Queues or memory are full (ENOBUFS, ENOMEM); on Apple's systems this is what a fast sender sees.
     NoBuffers = "no_buffers",
@@ -60,7 +60,7 @@ impl SendErrorKind {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Forbidden,
             Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EHOSTDOWN) => Self::Unreachable,
-            Some(libc::EADDRNOTAVAIL | libc::EINVAL) => Self::NoSource,
+            Some(libc::EADDRNOTAVAIL) => Self::NoSource,
             Some(libc::ENOBUFS | libc::ENOMEM) => Self::NoBuffers,
             Some(libc::EMSGSIZE) => Self::TooBig,
             Some(libc::EBADF | libc::ENOTCONN | libc::EPIPE | libc::ENOTSOCK) => Self::Broken,
@@ -99,7 +99,13 @@ impl SendErrorLog {
     }
 
     /// Counts `datagrams` datagrams to `remote` that were lost to `kind`.
-    pub(crate) fn count(&mut self, kind: SendErrorKind, datagrams: usize, remote: SocketAddr, error: &dyn fmt::Display) {
+    pub(crate) fn count(
+        &mut self,
+        kind: SendErrorKind,
+        datagrams: usize,
+        remote: SocketAddr,
+        error: &dyn fmt::Display,
+    ) {
         let count = &mut self.counts.0[kind as usize];
         *count += datagrams as u64;
         tracing::debug!(kind = kind.name(), datagrams, %remote, %error, "not sent");
