@@ -16,7 +16,9 @@ pub(crate) fn run(options: &Check) -> Outcome {
     if options.json {
         let document = match &result {
             Ok(loaded) => json!({ "tunnel": name, "file": path, "valid": true, "diagnostics": loaded.warnings }),
-            Err(error) => json!({ "tunnel": name, "file": path, "valid": false, "diagnostics": error.diagnostics(), "omitted": error.omitted() }),
+            Err(error) => {
+                json!({ "tunnel": name, "file": path, "valid": false, "diagnostics": error.diagnostics(), "omitted": error.omitted() })
+            }
         };
         writeln!(io::stdout(), "{document:#}")?;
     }
@@ -32,7 +34,8 @@ pub(crate) fn run(options: &Check) -> Outcome {
         }
         Err(error) => {
             let kind = failure_kind(&error);
-            let count = error.diagnostics().iter().filter(|d| d.severity == config::Severity::Error).count() + error.omitted();
+            let count =
+                error.diagnostics().iter().filter(|d| d.severity == config::Severity::Error).count() + error.omitted();
             if kind != Kind::Configuration {
                 return Err(Failure::new(kind, error));
             }

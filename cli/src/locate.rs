@@ -36,7 +36,8 @@ fn is_path(argument: &str) -> bool {
 }
 
 fn find(name: &str) -> Outcome<PathBuf> {
-    let candidates = || DIRECTORIES.iter().flat_map(|dir| EXTENSIONS.map(|ext| Path::new(dir).join(format!("{name}.{ext}"))));
+    let candidates =
+        || DIRECTORIES.iter().flat_map(|dir| EXTENSIONS.map(|ext| Path::new(dir).join(format!("{name}.{ext}"))));
     candidates().find(|path| path.exists()).ok_or_else(|| {
         let looked: Vec<_> = candidates().map(|path| path.display().to_string()).collect();
         Failure::new(Kind::NotFound, format!("there is no tunnel `{name}`: looked for {}", looked.join(", ")))

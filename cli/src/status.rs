@@ -64,8 +64,7 @@ fn show(options: &Status, reports: &[StatusReport]) -> Outcome {
             _ => serde_json::to_value(reports),
         };
         let value = value.map_err(Failure::failed)?;
-        let written =
-            if options.watch { writeln!(stdout, "{value}") } else { writeln!(stdout, "{value:#}") };
+        let written = if options.watch { writeln!(stdout, "{value}") } else { writeln!(stdout, "{value:#}") };
         return Ok(written?);
     }
     let mut text = String::new();

@@ -71,7 +71,8 @@ fn target(options: &Up) -> Outcome<(PathBuf, String)> {
 fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> Outcome {
     let log_file = global.log_file.clone().unwrap_or_else(|| DEFAULT_LOG.replace('%', name).into());
     if let Some(dir) = log_file.parent().filter(|_| global.log_file.is_none()) {
-        std::fs::create_dir_all(dir).map_err(|error| Failure { message: format!("{}: {error}", dir.display()), ..error.into() })?;
+        std::fs::create_dir_all(dir)
+            .map_err(|error| Failure { message: format!("{}: {error}", dir.display()), ..error.into() })?;
     }
     let path = std::fs::canonicalize(path)?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -104,7 +105,11 @@ fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> 
         Ok(line) => line?,
         Err(_) => {
             child.kill()?;
-            return Err(Failure::failed(format!("process {pid} did not come up within {} s; see {}", START_LIMIT.as_secs(), log_file.display())));
+            return Err(Failure::failed(format!(
+                "process {pid} did not come up within {} s; see {}",
+                START_LIMIT.as_secs(),
+                log_file.display()
+            )));
         }
     };
     match serde_json::from_str(&line) {
@@ -118,7 +123,10 @@ fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> 
         }
         Err(_) => {
             let status = child.wait()?;
-            Err(Failure::failed(format!("process {pid} ended with {status} before the tunnel was up; see {}", log_file.display())))
+            Err(Failure::failed(format!(
+                "process {pid} ended with {status} before the tunnel was up; see {}",
+                log_file.display()
+            )))
         }
     }
 }

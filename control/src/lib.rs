@@ -8,9 +8,9 @@ pub mod api;
 pub mod config;
 pub mod journal;
 #[cfg(target_os = "linux")]
-pub mod route;
-#[cfg(target_os = "linux")]
 pub mod recover;
+#[cfg(target_os = "linux")]
+pub mod route;
 pub mod settings;
 pub mod socket;
 #[cfg(target_os = "linux")]

@@ -211,7 +211,14 @@ mod tests {
             has_session: true,
         };
         let engine = EngineStats { drops, cookies_sent: 8, ..EngineStats::default() };
-        let snapshot = Snapshot { at, private_key: Some(private.clone()), mtu: 1420, engine, newest_timestamp: None, peers: vec![peer] };
+        let snapshot = Snapshot {
+            at,
+            private_key: Some(private.clone()),
+            mtu: 1420,
+            engine,
+            newest_timestamp: None,
+            peers: vec![peer],
+        };
         let facts = TunnelFacts {
             name: "adit0".into(),
             pid: 42,

@@ -131,7 +131,11 @@ fn difference(old: &Config, new: &Config, old_names: &Resolved, new_names: &Reso
     // A prefix may move from one peer to another, and the last one in the file has it: so if any peer's have changed,
     // all are told theirs again, in order.
     let prefixes_changed = old.peers.len() != new.peers.len()
-        || old.peers.iter().zip(&new.peers).any(|(a, b)| (a.public_key, &a.allowed_ips) != (b.public_key, &b.allowed_ips));
+        || old
+            .peers
+            .iter()
+            .zip(&new.peers)
+            .any(|(a, b)| (a.public_key, &a.allowed_ips) != (b.public_key, &b.allowed_ips));
     let changed = new.peers.iter().filter_map(|peer| {
         let before = find(old, peer.public_key);
         let endpoint = |peer: &Peer, names: &Resolved| peer.endpoint.as_ref().and_then(|e| names.address(e));

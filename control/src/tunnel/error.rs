@@ -103,9 +103,8 @@ impl TunnelError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Config(_) | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => Kind::Configuration,
-            Self::Route(RouteError::MtuTooSmall { .. }) | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => {
-                Kind::Configuration
-            }
+            Self::Route(RouteError::MtuTooSmall { .. })
+            | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
             Self::Resolve { .. } => Kind::Network,
             Self::Device(TunError::Exists { .. })
             | Self::Bind(BindError::PortBusy { .. })

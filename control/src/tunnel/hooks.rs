@@ -64,7 +64,8 @@ async fn run_one(hook: &'static str, command: &str, interface: &str) -> Result<(
         Err(_) => {
             if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
                 // The shell's whole process group, which is its own.
-                let _gone = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                let _gone =
+                    nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
             Err(failed(format!("did not end within {} s", PATIENCE.as_secs())))
         }

@@ -14,7 +14,8 @@ use adit_core::{PublicKey, Snapshot};
 pub(super) fn load(dir: &Path, own: &PublicKey) -> Option<SystemTime> {
     let text = std::fs::read_to_string(path(dir, own)).ok()?;
     let (seconds, nanos) = text.trim().split_once('.')?;
-    UNIX_EPOCH.checked_add(Duration::new(seconds.parse().ok()?, nanos.parse::<u32>().ok().filter(|n| *n < 1_000_000_000)?))
+    UNIX_EPOCH
+        .checked_add(Duration::new(seconds.parse().ok()?, nanos.parse::<u32>().ok().filter(|n| *n < 1_000_000_000)?))
 }
 
 /// Writes the newest timestamp down. That this fails is no reason not to have a tunnel.
