@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use adit_core::{Ecn, TunPacket};
 
-use crate::memory::{RECEIVE_SLOT, TABLE};
+use crate::memory::{ENTRY, RECEIVE_SLOT, TABLE};
 
 /// Packets read from the device, in one arena: small packets lie close together, and a super-packet of 64 KiB fits too.
 ///
@@ -203,6 +203,8 @@ pub const ALIGN: usize = 16;
 
 const VIRTIO_NET_HDR: usize = 10;
 const UTUN_HEADER: usize = 4;
+
+const _: () = assert!(size_of::<Received>() <= ENTRY);
 
 const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }

@@ -33,7 +33,6 @@ impl Clock {
 
     /// The wall clock, which a user or NTP may set to anything.
     pub fn wall(&self) -> SystemTime {
-        // The disallowed alternative would be a wall clock in core; here is the edge.
         SystemTime::now()
     }
 

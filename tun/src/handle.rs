@@ -13,7 +13,7 @@ use adit_core::{Command, CommandError, Event, Snapshot};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use thiserror::Error;
 
-use crate::memory::TABLE;
+use crate::memory::{ENTRY, TABLE};
 use crate::reactor::Waker;
 use crate::socket::{BindError, SocketStats};
 
@@ -248,3 +248,5 @@ impl Inbox {
         }
     }
 }
+
+const _: () = assert!(size_of::<PumpCommand>() <= ENTRY);

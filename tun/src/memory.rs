@@ -29,7 +29,7 @@ pub struct MemoryTable {
 }
 
 impl MemoryTable {
-    /// All packet memory, the queues' bookkeeping included (at most [`ENTRY`] bytes an item).
+    /// All packet memory, the queues' bookkeeping included (an upper bound of it).
     pub const fn total(&self) -> usize {
         self.receive_slots * RECEIVE_SLOT
             + self.packet_bytes
@@ -96,8 +96,8 @@ pub const GRO_SEGMENTS: usize = 64;
 /// What sealing adds to a packet at most: 16 bytes of header, 16 of tag and 15 of padding (whitepaper section 5.4.6).
 const SEALED_GROWTH: usize = 16 + 16 + 15;
 
-/// An upper bound on one item's bookkeeping.
-const ENTRY: usize = 160;
+/// An upper bound on one item's bookkeeping, in bytes; whoever keeps books asserts it.
+pub(crate) const ENTRY: usize = 160;
 
 const KIB: usize = 1024;
 

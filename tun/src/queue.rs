@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use adit_core::{Sink, SinkFull, Transmit};
 
 use crate::batch::{ALIGN, HEADROOM};
-use crate::memory::{GRO_SEGMENTS, TABLE};
+use crate::memory::{ENTRY, GRO_SEGMENTS, TABLE};
 
 /// Datagrams for the socket, oldest first.
 ///
@@ -309,6 +309,8 @@ impl Arena {
 
 /// Bytes of one send: the payload of the longest UDP datagram over IPv4. A longer one fails with EMSGSIZE.
 const MAX_RUN: usize = 65_507;
+
+const _: () = assert!(size_of::<Run>() <= ENTRY);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,5 @@
 //! Two packet loops with real engines: handshakes, packets, pressure, and every way to end.
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot see it in their helpers")]
 
 mod common;
 

@@ -299,7 +299,8 @@ fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: 
 /// what a 10 Gbit/s link brings in 5 ms, the kernel's own overhead of about a third included.
 const BUFFER: usize = 7 << 20;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

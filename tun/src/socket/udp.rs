@@ -239,7 +239,8 @@ const FREE_PORT_TRIES: usize = 16;
 /// So many failures in a row mean that a socket is broken, whatever the error says.
 const RECV_FAILURES: u32 = 16;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
     use std::process::Command;

@@ -1,5 +1,6 @@
 //! Two pumps with a tunnel between them, for the tests of this crate.
 #![allow(dead_code, reason = "every test uses another part")]
+#![allow(clippy::unwrap_used, reason = "these are tests, though clippy cannot see it")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread::JoinHandle;
