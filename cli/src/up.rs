@@ -154,7 +154,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
     let mut signals = Signals::new()?;
     let cancel = Arc::new(Notify::new());
     let start = Tunnel::start(Options {
-        name,
+        name: name.clone(),
         path,
         config: loaded.config,
         handshake_wait: Duration::from_secs(options.handshake_wait),
@@ -177,9 +177,21 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
     }
     let ended = until_told(&mut tunnel, &mut signals).await;
     let stopped = tunnel.stop().await.map_err(|error| failure(&error));
+    if options.report_ready && stopped.is_ok() {
+        remove_default_log(&name);
+    }
     match ended {
         Some(Ended::PumpEnded) => stopped.and(Err(Failure::failed("the device is gone: somebody has removed it"))),
         _ => stopped,
+    }
+}
+
+/// Removes the log that nobody asked for, after a clean end; after any other it tells what happened.
+fn remove_default_log(name: &str) {
+    let path = DEFAULT_LOG.replace('%', name);
+    for file in [format!("{path}.1"), path] {
+        // It is not there if the command line named another one.
+        let _elsewhere = std::fs::remove_file(file);
     }
 }
 

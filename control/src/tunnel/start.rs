@@ -129,6 +129,7 @@ async fn bring_up(shared: &Shared, watcher: &Watcher, handshake_wait: Duration) 
             );
         }
     }
+    no_link_local_address(&shared.name);
     {
         let mut state = shared.state.lock().await;
         let state = state.as_mut().ok_or(TunnelError::Stopping)?;
@@ -151,6 +152,16 @@ async fn unless<T>(cancel: &Notify, work: impl Future<Output = Result<T, TunnelE
 
 /// Packets that the device's queue may hold: the 500 of a tun device are less than one TCP window at a gigabit.
 const QUEUE_LENGTH: u32 = 1000;
+
+/// Keeps the kernel from giving the device an fe80 address and soliciting routers through the tunnel when it comes up, as
+/// it does for its own WireGuard devices (drivers/net/wireguard/device.c, addr_gen_mode). The device is ours and takes
+/// the setting with it; where there is no IPv6 there is nothing to set.
+fn no_link_local_address(name: &str) {
+    const NONE: &str = "1";
+    if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), NONE) {
+        tracing::debug!(%error, "the device may get a link-local address");
+    }
+}
 
 /// Undoes what an earlier process of this name left behind when it was killed.
 async fn recover_predecessor(dir: &std::path::Path, name: &str) -> Result<(), TunnelError> {
