@@ -38,6 +38,7 @@ impl UapiHandler for MemoryDevice {
         let snapshot = Snapshot {
             at: now(),
             private_key: state.private_key.clone(),
+            newest_timestamp: None,
             mtu: 1420,
             engine: EngineStats::default(),
             peers: state.peers.values().cloned().collect(),
