@@ -129,10 +129,11 @@ impl Timers {
     }
 
     /// A session that ends at `end` can be used: its response arrived, or the first packet in a session that was
-    /// offered. While another initiation `is_out`, the attempt goes on.
+    /// offered. While another initiation `is_out` the attempt goes on, but leaves an answer more time than a retry does:
+    /// the one that came took longer than that.
     pub(crate) fn session_confirmed(&mut self, now: Instant, end: Instant, is_out: bool) {
+        self.retry = is_out.then(|| now + NO_ANSWER_TIMEOUT);
         if !is_out {
-            self.retry = None;
             self.attempt = None;
         }
         self.no_answer = None;

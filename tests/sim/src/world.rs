@@ -70,6 +70,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// How the link treats datagrams from now on.
     pub link: Link,
+    /// Datagrams that the link loses whatever its chances say.
+    pub lose: fn(&[u8]) -> bool,
     /// Datagrams that were handed to the link and then dropped because nobody has that address.
     pub undeliverable: u64,
     /// Keeps a copy of every datagram on the link while set: `(from, to, bytes)`.
@@ -89,6 +91,7 @@ impl World {
         Self {
             nodes: Vec::new(),
             link,
+            lose: |_| false,
             undeliverable: 0,
             tap: None,
             origin,
@@ -283,6 +286,9 @@ impl World {
         for (transmit, bytes) in network.items {
             if let Some(tap) = &mut self.tap {
                 tap.push((from, transmit.remote, bytes.clone()));
+            }
+            if (self.lose)(&bytes) {
+                continue;
             }
             for delay in self.link.arrivals(&mut self.rng) {
                 self.sequence += 1;
