@@ -34,6 +34,8 @@ pub struct Node {
     pub timeouts: u64,
     /// Datagrams that it sent, handshakes included.
     pub sent: u64,
+    /// Where the last of them went.
+    pub last_transmit: Option<Transmit>,
 }
 
 impl Node {
@@ -124,6 +126,7 @@ impl World {
             events: Vec::new(),
             timeouts: 0,
             sent: 0,
+            last_transmit: None,
         });
         self.update(number, Update { private_key: Some(Some(private_key)), ..Update::default() });
         number
@@ -183,6 +186,11 @@ impl World {
     /// Gives a datagram to a node at once, as if it came from `from`.
     pub fn inject(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) -> Verdict {
         self.inject_ecn(node, from, Ecn::NotEct, datagram)
+    }
+
+    /// As [`inject`](Self::inject), with the own address on which it arrived.
+    pub fn inject_source(&mut self, node: usize, source: Source, datagram: &[u8]) -> Verdict {
+        self.with(node, |engine, now, out| engine.handle_udp(source, Ecn::NotEct, datagram, now, out))
     }
 
     /// As [`inject`](Self::inject), with an outer ECN field.
@@ -282,6 +290,7 @@ impl World {
             this.events.push(event);
         }
         this.sent += network.items.len() as u64;
+        this.last_transmit = network.items.back().map(|(transmit, _)| *transmit).or(this.last_transmit);
         let from = this.address;
         for (transmit, bytes) in network.items {
             if let Some(tap) = &mut self.tap {
