@@ -109,6 +109,9 @@ pub(super) fn initiate<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer, 
     }
     update(shared, peer, now);
     let Some(tunnel) = peer.tunnel.as_mut() else { return };
+    if peer.timers.await_confirmation(now, shared.jitter()) {
+        return;
+    }
     let timestamp = tunnel.timestamp(now);
     if let Some(behind) = peer.timestamp_floor.and_then(|floor| floor.duration_since(timestamp).ok()) {
         let begins = peer.held_since.is_none();

@@ -68,6 +68,8 @@ pub(crate) struct Timers {
     retry: Option<Instant>,
     /// When the first initiation was sent to which `retry` belongs.
     attempt: Option<Instant>,
+    /// When a response was sent last.
+    offered: Option<Instant>,
     keepalive: Option<Instant>,
     no_answer: Option<Instant>,
     revive: Option<Instant>,
@@ -110,6 +112,19 @@ impl Timers {
         self.attempt.is_some_and(|start| now.saturating_duration_since(start) >= REKEY_ATTEMPT)
     }
 
+    /// Whether a response has just been sent whose session the peer is about to confirm. An initiation of our own would
+    /// only cross that, so it is put off; the kernel counts REKEY_TIMEOUT from responses as well
+    /// (wg_packet_send_handshake_response).
+    pub(crate) fn await_confirmation(&mut self, now: Instant, jitter: Duration) -> bool {
+        let until = self.offered.map(|offered| offered + REKEY_TIMEOUT).filter(|until| now < *until);
+        if let Some(until) = until {
+            self.attempt.get_or_insert(now);
+            self.retry = Some(until + jitter);
+            self.revive = None;
+        }
+        until.is_some()
+    }
+
     /// An initiation was sent.
     pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
         self.attempt.get_or_insert(now);
@@ -122,6 +137,7 @@ impl Timers {
 
     /// A response was sent: there is a session, but the peer has not yet shown that it has it too.
     pub(crate) fn session_offered(&mut self, now: Instant) {
+        self.offered = Some(now);
         self.keepalive = None;
         self.no_answer = None;
         self.wipe = Some(now + WIPE_AFTER);
@@ -136,6 +152,7 @@ impl Timers {
         if !is_out {
             self.attempt = None;
         }
+        self.offered = None;
         self.no_answer = None;
         self.revive = None;
         self.revive_pause = Duration::ZERO;

@@ -97,6 +97,7 @@ fn a_recorded_initiation_does_not_move_the_endpoint_of_a_host_that_has_just_star
     assert!(!again.nodes[b].engine.has_session(), "the session is only offered");
 
     again.send_udp(b, 0, b"to the real one");
+    again.run_for(6 * SECOND);
     let (_, to, _) = again.tap.as_ref().expect("a tap")[1].clone();
     assert_eq!(to, address_a);
 }

@@ -148,7 +148,7 @@ fn a_new_endpoint_ends_the_pause() {
 #[test]
 fn after_a_sleep_nothing_is_sealed_with_the_old_key() {
     let wakes: [fn(&mut World); 5] = [
-        |world| drop(world.send_udp(0, 1, b"traffic")),
+        |world| assert_eq!(world.send_udp(0, 1, b"traffic"), Verdict::Staged),
         |world| world.command(0, Command::Wake),
         |world| world.command(0, Command::Rebound),
         |world| world.command(0, Command::Connect),
