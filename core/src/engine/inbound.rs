@@ -295,6 +295,7 @@ fn session_confirmed(
         peer.timers.session_confirmed(now, session.end(), is_out);
     }
     peer.last_handshake = Some(now);
+    peer.held_since = None;
     shared.events.push(Event::HandshakeCompleted { peer: peer.public_key, round_trip, first: !had_session });
 }
 
