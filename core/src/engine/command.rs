@@ -1,8 +1,9 @@
 //! What the shell asks for: a changed configuration, a new socket, a woken machine.
 
+use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
-use super::upkeep::{self, Cause};
+use super::upkeep;
 use super::{Engine, Outputs};
 use crate::config::{MAX_MTU, MIN_MTU, PeerUpdate, Update};
 use crate::error::{CommandError, DropReason};
@@ -52,6 +53,7 @@ impl Engine {
             }
             Command::Connect => {
                 self.for_each_peer(|shared, peer| {
+                    upkeep::update(shared, peer, now);
                     if !peer.has_session() {
                         upkeep::initiate(shared, peer, now, out.network);
                     }
@@ -60,6 +62,7 @@ impl Engine {
             }
             Command::Rebound => {
                 self.for_each_peer(|shared, peer| {
+                    upkeep::update(shared, peer, now);
                     if let Some(path) = peer.path.as_mut() {
                         path.local = None;
                         upkeep::keepalive(shared, peer, now, out.network);
@@ -68,7 +71,7 @@ impl Engine {
                 Ok(())
             }
             Command::Wake => {
-                self.for_each_peer(|shared, peer| upkeep::update(shared, peer, now, Cause::Deadline, out.network));
+                self.for_each_peer(|shared, peer| upkeep::update(shared, peer, now));
                 Ok(())
             }
         }
@@ -92,48 +95,67 @@ impl Engine {
     ) -> Result<(), CommandError> {
         self.check_peer_count(&update)?;
         if let Some(private_key) = update.private_key {
-            self.set_private_key(private_key, now, wall);
+            self.set_private_key(private_key, now, wall, out);
         }
         if update.replace_peers {
-            let named: std::collections::HashSet<PublicKey> =
+            let named: HashSet<PublicKey> =
                 update.peers.iter().filter(|peer| !peer.remove).map(|peer| peer.public_key).collect();
             for id in self.peers.ids() {
                 match self.peers.get(id) {
-                    Some(peer) if named.contains(&peer.public_key) => self.reset_peer(id, now),
+                    Some(peer) if named.contains(&peer.public_key) => self.allowed.remove_owner(id),
                     _ => self.remove_peer(id),
                 }
             }
         }
-        // What a replaced peer's update does not name returns to its default, as if the peer were new; what it does
-        // name keeps the session if the keys are the same.
-        let replaced = update.replace_peers;
+        // What the first mention of a replaced peer does not name returns to its default, as if the peer were new; what it
+        // does name keeps the session if the keys are the same.
+        let mut mentioned = HashSet::new();
         for mut peer in update.peers {
-            if replaced && !peer.update_only {
+            if update.replace_peers && !peer.update_only && mentioned.insert(peer.public_key) {
                 peer.preshared_key.get_or_insert(None);
+                peer.persistent_keepalive.get_or_insert(0);
             }
             self.update_peer(peer, now, wall, out);
         }
         Ok(())
     }
 
+    /// Refuses an update in which there would be too many peers at any moment.
     fn check_peer_count(&self, update: &Update) -> Result<(), CommandError> {
         let limit = self.shared.config.limits.max_peers;
-        let kept = if update.replace_peers { 0 } else { self.peers.len() };
-        let mut added: Vec<_> = update
-            .peers
-            .iter()
-            .filter(|peer| !peer.remove && !peer.update_only)
-            .map(|peer| peer.public_key)
-            .filter(|key| update.replace_peers || self.peers.find(key).is_none())
-            .collect();
-        added.sort_unstable();
-        added.dedup();
-        if kept + added.len() > limit { Err(CommandError::TooManyPeers { limit }) } else { Ok(()) }
+        let named: HashSet<_> = update.peers.iter().filter(|peer| !peer.remove).map(|peer| peer.public_key).collect();
+        let mut present: HashSet<PublicKey> = if update.replace_peers {
+            named.into_iter().filter(|key| self.peers.find(key).is_some()).collect()
+        } else {
+            update.peers.iter().map(|peer| peer.public_key).filter(|key| self.peers.find(key).is_some()).collect()
+        };
+        let others = if update.replace_peers { 0 } else { self.peers.len() - present.len() };
+        for peer in &update.peers {
+            if peer.remove {
+                present.remove(&peer.public_key);
+            } else if !peer.update_only && present.insert(peer.public_key) && others + present.len() > limit {
+                return Err(CommandError::TooManyPeers { limit });
+            }
+        }
+        Ok(())
     }
 
-    fn set_private_key(&mut self, key: Option<PrivateKey>, now: Instant, wall: SystemTime) {
-        if key.as_ref() == self.identity.as_ref().map(Identity::private_key).as_ref() {
+    fn set_private_key<N: Sink<Transmit>, P: Sink<()>>(
+        &mut self,
+        key: Option<PrivateKey>,
+        now: Instant,
+        wall: SystemTime,
+        out: &mut Outputs<'_, N, P>,
+    ) {
+        let old = self.identity.as_ref().map(Identity::private_key);
+        if key == old {
             return;
+        }
+        // Timestamps count for each pair of static keys, and ours is new. Without a key before, it may be the one that the
+        // configured floor is about.
+        if key.is_some() && old.is_some() {
+            (self.shared.timestamp_floor, self.shared.newest_timestamp) = (None, None);
+            self.for_each_peer(|_, peer| peer.timestamp_floor = None);
         }
         let limit = self.shared.config.limits.handshakes_per_second;
         self.identity = key.map(|key| Identity::new(&key, limit));
@@ -142,19 +164,19 @@ impl Engine {
             self.remove_peer(own);
         }
         for id in self.peers.ids() {
-            // Timestamps count for each pair of static keys, and ours is new.
-            if let Some(peer) = self.peers.get_mut(id) {
-                peer.timestamp_floor = None;
-            }
             self.make_tunnel(id, now, wall);
         }
+        self.for_each_peer(|shared, peer| {
+            if !peer.staged.is_empty() {
+                upkeep::initiate(shared, peer, now, out.network);
+            }
+        });
     }
 
     /// Gives a peer fresh cryptographic state, or none without a private key. What waited keeps waiting.
     fn make_tunnel(&mut self, id: PeerId, now: Instant, wall: SystemTime) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let old = peer.tunnel.take().map(|tunnel| tunnel.index());
-        peer.offered = None;
         peer.timers.forget_session();
         let Some(identity) = &self.identity else {
             if let Some(old) = old {
@@ -178,14 +200,7 @@ impl Engine {
             let lost = peer.staged.clear(&mut self.shared.staging);
             self.shared.stats.drops.add(DropReason::PeerRemoved, lost);
             self.shared.timestamp_floor = self.shared.timestamp_floor.max(peer.timestamp_floor);
-        }
-    }
-
-    /// Returns what can be configured about a peer to its default, but for keys and endpoint.
-    fn reset_peer(&mut self, id: PeerId, now: Instant) {
-        self.allowed.remove_owner(id);
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.timers.set_persistent(0, now);
+            self.shared.newest_timestamp = self.shared.newest_timestamp.max(peer.timestamp_floor);
         }
     }
 
@@ -215,9 +230,8 @@ impl Engine {
             new_keys |= peer.preshared_key != preshared;
             peer.preshared_key = preshared;
         }
-        if let Some(remote) = update.endpoint
-            && peer.path.is_none_or(|path| path.remote != remote)
-        {
+        let moved = update.endpoint.filter(|remote| peer.path.is_none_or(|path| path.remote != *remote));
+        if let Some(remote) = moved {
             peer.path = Some(Path { remote, local: None });
         }
         if let Some(seconds) = update.persistent_keepalive {
@@ -236,8 +250,9 @@ impl Engine {
                 self.allowed.insert(change.net, id);
             }
         }
+        // Whoever waits for a pause to end waits no longer when told where else to try.
         if let Some(peer) = self.peers.get_mut(id)
-            && !peer.staged.is_empty()
+            && (!peer.staged.is_empty() || moved.is_some() && peer.timers.is_reviving())
         {
             upkeep::initiate(&mut self.shared, peer, now, out.network);
         }

@@ -4,10 +4,10 @@
 //! move it. An initiation is authentic too, but one that was recorded may be played to a host that has just started and
 //! remembers no timestamps; it is answered where it came from, and moves nothing until the session it offers is used.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outbound::flush_staged;
-use super::upkeep::{Cause, keepalive_made, send_control, update_if_due};
+use super::upkeep::{keepalive_made, rekey_after, send_control, update, update_if_due};
 use super::{Engine, Outputs, Shared, Source, Verdict, count};
 use crate::config::MAX_MTU;
 use crate::error::DropReason;
@@ -15,9 +15,10 @@ use crate::event::Event;
 use crate::ip::{self, Decapsulated, IpHeader};
 use crate::policy;
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
-use crate::wg::message::{COOKIE_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, Message};
+use crate::wg::message::{COOKIE_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, Message, TAG_LEN};
 use crate::wg::peer::{Admission, CONTROL_LEN, Opened, Tunnel};
 use crate::wg::state::{Path, Peer};
+use crate::wg::timers::REKEY_ON_RECEIVE;
 
 /// More messages than the library can have queued (its MAX_QUEUE_DEPTH).
 const MAX_DRAIN: usize = 256;
@@ -69,27 +70,33 @@ impl Engine {
             return self.dropped(DropReason::UnknownIndex);
         };
         let shared = &mut self.shared;
-        let updated = update_if_due(shared, peer, now, Cause::Activity, out.network);
-        let Ok(mut reservation) = Reservation::new(out.device, (), datagram.len() - DATA_HEADER_LEN) else {
-            return shared.dropped(peer, DropReason::WriteQueueFull);
-        };
+        let updated = update_if_due(shared, peer, now);
         let Some(tunnel) = peer.tunnel.as_mut() else {
-            return shared.dropped(peer, DropReason::NoSession);
+            return shared.dropped(peer, DropReason::NoPrivateKey);
         };
-        let opened = tunnel.open(datagram, reservation.bytes());
+        let had_session = tunnel.has_session();
+        // A keepalive has no packet in it, so it needs no room on the way to the host, and gets through when there is none.
+        let mut nothing = [0; TAG_LEN];
+        let mut room = None;
+        if datagram.len() > DATA_OVERHEAD {
+            let Ok(reservation) = Reservation::new(out.device, (), datagram.len() - DATA_HEADER_LEN) else {
+                return shared.dropped(peer, DropReason::WriteQueueFull);
+            };
+            room = Some(reservation);
+        }
+        let buffer = room.as_mut().map_or(&mut nothing[..], Reservation::bytes);
+        let (opened, confirmed) = tunnel.open(receiver, datagram, now, buffer);
         if let Opened::Refused(reason) = opened {
             return shared.dropped(peer, reason);
         }
 
         count!(shared, peer, rx_bytes, datagram.len());
-        let confirmed = peer.offered == Some(receiver);
-        if confirmed {
-            peer.offered = None;
-            session_confirmed(shared, peer, now, false);
-        }
         roam(shared, peer, from);
-        let (verdict, earlier) = match opened {
-            Opened::Packet(len) => {
+        if confirmed {
+            session_confirmed(shared, peer, now, had_session, None);
+        }
+        let (verdict, mut earlier) = match (opened, room) {
+            (Opened::Packet(len), Some(mut reservation)) => {
                 let verdict = match deliverable(shared, &self.allowed, id, &mut reservation.bytes()[..len], ecn) {
                     Ok(len) => {
                         reservation.commit(len);
@@ -103,13 +110,12 @@ impl Engine {
                 };
                 (verdict, peer.timers.data_received(now))
             }
-            Opened::Keepalive => {
+            (Opened::Keepalive, _) => {
                 count!(shared, peer, keepalives_received, 1);
                 peer.timers.control_received(now);
                 (Verdict::Consumed, false)
             }
-            Opened::NoPacket | Opened::Refused(_) => {
-                drop(reservation);
+            _ => {
                 peer.timers.control_received(now);
                 (shared.dropped(peer, DropReason::InnerNotIp), false)
             }
@@ -117,6 +123,7 @@ impl Engine {
         if confirmed {
             flush_staged(shared, peer, now, out.network);
         }
+        earlier |= rekey_after(shared, peer, REKEY_ON_RECEIVE, now, out.network);
         if updated || earlier || confirmed {
             self.peers.schedule(id);
         }
@@ -147,25 +154,23 @@ impl Engine {
             return self.dropped(DropReason::UnknownPeer);
         };
         let shared = &mut self.shared;
-        update_if_due(shared, peer, now, Cause::Activity, out.network);
+        update(shared, peer, now);
         let Some(tunnel) = peer.tunnel.as_mut() else {
             return shared.dropped(peer, DropReason::NoPrivateKey);
         };
         let mut response = [0; CONTROL_LEN];
-        let (len, index) = match tunnel.respond(datagram, &mut response) {
-            Ok(response) => response,
+        let len = match tunnel.respond(datagram, &mut response) {
+            Ok(len) => len,
             Err(reason) => return shared.dropped(peer, reason),
         };
         count!(shared, peer, rx_bytes, datagram.len());
         count!(shared, peer, handshakes_received, 1);
-        peer.offered = Some(index);
         peer.timers.session_offered(now);
         let back = Path { remote: from.remote, local: from.local };
         peer.path.get_or_insert(back);
         if send_control(shared, peer, back, &response[..len], out.network) {
             count!(shared, peer, handshakes_sent, 1);
         }
-        drain(shared, peer, now, out.network);
         self.peers.schedule(id);
         Verdict::Consumed
     }
@@ -189,11 +194,13 @@ impl Engine {
             return self.dropped(DropReason::UnknownIndex);
         };
         let shared = &mut self.shared;
+        update(shared, peer, now);
         let Some(tunnel) = peer.tunnel.as_mut() else {
             return shared.dropped(peer, DropReason::NoPrivateKey);
         };
+        let had_session = tunnel.has_session();
         let mut answer = [0; CONTROL_LEN];
-        let len = match tunnel.confirm(datagram, &mut answer) {
+        let len = match tunnel.confirm(receiver, datagram, &mut answer) {
             Ok(len) => len,
             Err(reason) => return shared.dropped(peer, reason),
         };
@@ -201,7 +208,7 @@ impl Engine {
         count!(shared, peer, rx_bytes, datagram.len());
         count!(shared, peer, handshakes_received, 1);
         roam(shared, peer, from);
-        session_confirmed(shared, peer, now, true);
+        session_confirmed(shared, peer, now, had_session, peer.round_trip);
         keepalive_made(shared, peer, now, &answer[..len], out.network);
         drain(shared, peer, now, out.network);
         flush_staged(shared, peer, now, out.network);
@@ -217,6 +224,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(id) else {
             return self.dropped(DropReason::UnknownIndex);
         };
+        update(&mut self.shared, peer, now);
         let taken = match peer.tunnel.as_mut() {
             Some(tunnel) => tunnel.take_cookie(datagram),
             None => Err(DropReason::NoPrivateKey),
@@ -224,7 +232,6 @@ impl Engine {
         match taken {
             Ok(()) => {
                 count!(self.shared, peer, rx_bytes, datagram.len());
-                peer.timers.control_received(now);
                 Verdict::Consumed
             }
             Err(reason) => self.shared.dropped(peer, reason),
@@ -275,12 +282,21 @@ fn deliverable(
 }
 
 /// A session can be used from now on.
-fn session_confirmed(shared: &mut Shared, peer: &mut Peer, now: Instant, initiated: bool) {
-    let first = peer.last_handshake.is_none() || peer.timers.session_start().is_none();
-    peer.timers.session_confirmed(now);
+fn session_confirmed(
+    shared: &mut Shared,
+    peer: &mut Peer,
+    now: Instant,
+    had_session: bool,
+    round_trip: Option<Duration>,
+) {
+    let Some(tunnel) = peer.tunnel.as_mut() else { return };
+    let is_out = tunnel.is_initiating();
+    if let Some(session) = tunnel.session() {
+        peer.timers.session_confirmed(now, session.end(), is_out);
+    }
     peer.last_handshake = Some(now);
-    let round_trip = if initiated { peer.round_trip } else { None };
-    shared.events.push(Event::HandshakeCompleted { peer: peer.public_key, round_trip, first });
+    peer.held_since = None;
+    shared.events.push(Event::HandshakeCompleted { peer: peer.public_key, round_trip, first: !had_session });
 }
 
 /// Follows the peer to the address that a fresh authentic message came from.

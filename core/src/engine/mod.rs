@@ -62,8 +62,10 @@ pub(crate) struct Shared {
     staging: StagingBudget,
     events: EventQueue,
     rng: fastrand::Rng,
-    /// Newest timestamp that any initiation may have carried, peers that are gone included.
+    /// New peers begin with this floor: what the configuration says, and the timestamps sent to peers that are gone.
     timestamp_floor: Option<SystemTime>,
+    /// Newest timestamp that any initiation with the private key may have carried, but for the floors of the peers.
+    newest_timestamp: Option<SystemTime>,
 }
 
 /// The sinks of one call: `network` for datagrams, `device` for IP packets.
@@ -165,6 +167,7 @@ impl Engine {
                 events: EventQueue { queue: VecDeque::new(), limit: config.limits.events, lost: 0 },
                 rng: fastrand::Rng::with_seed(config.seed),
                 timestamp_floor: config.timestamp_floor,
+                newest_timestamp: config.timestamp_floor,
                 config,
             },
         })
@@ -202,7 +205,7 @@ impl Engine {
     /// The newest timestamp that an initiation of this engine may have carried, for [`EngineConfig::timestamp_floor`] of
     /// the next one.
     pub fn newest_timestamp(&self) -> Option<SystemTime> {
-        self.peers.iter().filter_map(|(_, peer)| peer.timestamp_floor).chain(self.shared.timestamp_floor).max()
+        self.peers.iter().filter_map(|(_, peer)| peer.timestamp_floor).chain(self.shared.newest_timestamp).max()
     }
 
     /// Whether any peer has a session that packets can be sealed with.

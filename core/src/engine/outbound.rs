@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::upkeep::Cause;
 use super::{Engine, Outputs, Shared, TunPacket, Verdict, count, upkeep};
 use crate::error::DropReason;
 use crate::ip::IpHeader;
@@ -11,6 +10,7 @@ use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::message::padded_len;
 use crate::wg::peer::sealed_room;
 use crate::wg::state::Peer;
+use crate::wg::timers::REKEY_ON_SEND;
 
 impl Engine {
     /// Takes a packet that the host wants to send.
@@ -41,12 +41,13 @@ impl Engine {
             return shared.dropped(peer, DropReason::NoPrivateKey);
         }
 
-        let updated = upkeep::update_if_due(shared, peer, now, Cause::Activity, out.network);
+        let updated = upkeep::update_if_due(shared, peer, now);
         let (verdict, earlier) = if peer.has_session() {
             let padded = padded_len(header.total_len, shared.config.mtu);
-            packet.with_padding(header.total_len, padded, |plaintext| {
+            let (verdict, earlier) = packet.with_padding(header.total_len, padded, |plaintext| {
                 seal(shared, peer, plaintext, header.ecn, now, out.network)
-            })
+            });
+            (verdict, earlier | upkeep::rekey_after(shared, peer, REKEY_ON_SEND, now, out.network))
         } else {
             stage(shared, peer, &packet.bytes()[..header.total_len], header.ecn);
             upkeep::initiate(shared, peer, now, out.network);

@@ -6,9 +6,9 @@ use super::{Engine, Outputs, Shared, count};
 use crate::error::DropReason;
 use crate::event::Event;
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
-use crate::wg::peer::{CONTROL_LEN, Updated};
+use crate::wg::peer::CONTROL_LEN;
 use crate::wg::state::{Path, Peer};
-use crate::wg::timers::Due;
+use crate::wg::timers::{Due, REKEY_ON_SEND};
 
 /// Longest time for which initiations are held back because of the wall clock. Peers would drop them as replays, unless
 /// they have lost their memory as well, so after this long it is worth a try (REKEY_ATTEMPT_TIME).
@@ -19,17 +19,6 @@ const TIMESTAMP_SLACK: Duration = Duration::from_millis(1);
 
 /// More deadlines than a peer can have at one moment.
 const MAX_DUE: usize = 16;
-
-/// Why the library's timers are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// A packet is about to be handled.
-    Activity,
-    /// A deadline has come.
-    Deadline,
-    /// A session has come to its end. Nobody wants to send, so a handshake that the library would like is not begun.
-    Expiry,
-}
 
 impl Engine {
     /// Looks after every deadline that has come.
@@ -51,17 +40,12 @@ impl Engine {
 
 /// Does what is due for one peer. Every deadline is cleared or moved, so that none fires twice.
 fn look_after<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer, now: Instant, network: &mut N) {
+    update(shared, peer, now);
     for _ in 0..MAX_DUE {
-        let Some((at, due)) = peer.timers.next().filter(|(at, _)| *at <= now) else { return };
-        let cause = if due == Due::Expiry { Cause::Expiry } else { Cause::Deadline };
-        if due != Due::Revive {
-            update(shared, peer, now, cause, network);
-        }
-        if peer.timers.next() != Some((at, due)) {
-            continue;
-        }
+        let Some((_, due)) = peer.timers.next().filter(|(at, _)| *at <= now) else { return };
         peer.timers.clear(due, now);
         match due {
+            Due::Retry if peer.timers.attempt_is_over(now) => give_up(shared, peer, now),
             Due::Retry | Due::NoAnswer | Due::Revive => initiate(shared, peer, now, network),
             Due::Keepalive => keepalive(shared, peer, now, network),
             Due::PersistentKeepalive if peer.has_session() => keepalive(shared, peer, now, network),
@@ -71,61 +55,51 @@ fn look_after<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer, now: Inst
     }
 }
 
-/// Brings the library's clock forward if packets have not done so for a while. Says whether it did.
+/// Ends what has expired, if that was not looked at for a while. Says whether it was time to.
 #[inline]
-pub(super) fn update_if_due<N: Sink<Transmit>>(
-    shared: &mut Shared,
-    peer: &mut Peer,
-    now: Instant,
-    cause: Cause,
-    network: &mut N,
-) -> bool {
+pub(super) fn update_if_due(shared: &mut Shared, peer: &mut Peer, now: Instant) -> bool {
     let due = peer.tunnel.as_ref().is_some_and(|tunnel| tunnel.needs_update(now));
-    if due && !peer.timers.in_jitter(now) {
-        update(shared, peer, now, cause, network);
+    if due {
+        update(shared, peer, now);
     }
     due
 }
 
-/// Brings the library's clock forward, ends what has expired and sends what it asks for.
+/// Brings the library's clock forward, and ends what has expired.
 #[cold]
-pub(super) fn update<N: Sink<Transmit>>(
-    shared: &mut Shared,
-    peer: &mut Peer,
-    now: Instant,
-    cause: Cause,
-    network: &mut N,
-) {
+pub(super) fn update(shared: &mut Shared, peer: &mut Peer, now: Instant) {
     let Some(tunnel) = peer.tunnel.as_mut() else { return };
     let had_session = tunnel.has_session();
-    let timestamp = tunnel.timestamp(now);
-    let mut message = [0; CONTROL_LEN];
-    let updated = tunnel.update(now, &mut message);
+    tunnel.update(now);
     if had_session && !tunnel.has_session() {
         shared.events.push(Event::SessionExpired { peer: peer.public_key });
     }
-    match updated {
-        Updated::Nothing => {}
-        Updated::Initiation(_) if cause == Cause::Expiry => {}
-        Updated::Initiation(len) => initiation_made(shared, peer, now, timestamp, &message[..len], network),
-        Updated::Keepalive(len) => keepalive_made(shared, peer, now, &message[..len], network),
-        Updated::Expired => expired(shared, peer, now, had_session),
-    }
 }
 
-/// The library has given up: 90 s without an answer, or 540 s without a session. It says so again at every update.
-fn expired(shared: &mut Shared, peer: &mut Peer, now: Instant, had_session: bool) {
-    let attempting = peer.timers.in_flight();
-    if !attempting && !had_session {
-        return;
-    }
+/// Nothing has answered for 90 s: what waited is lost, and only a persistent keepalive makes us try again unasked.
+fn give_up(shared: &mut Shared, peer: &mut Peer, now: Instant) {
     let lost = peer.staged.clear(&mut shared.staging);
     shared.dropped_many(peer, DropReason::HandshakeTimedOut, lost);
-    let keep_trying = attempting && peer.timers.persistent() > 0 && peer.path.is_some();
-    let retry_in = peer.timers.expired(now, keep_trying, shared.rng.f64());
-    if attempting {
-        shared.events.push(Event::HandshakeTimedOut { peer: peer.public_key, retry_in });
+    let keep_trying = peer.timers.persistent() > 0;
+    let retry_in = peer.timers.gave_up(now, keep_trying, shared.rng.f64());
+    shared.events.push(Event::HandshakeTimedOut { peer: peer.public_key, retry_in });
+}
+
+/// Renews a session that we began and that is older than `age`; called when a message goes out or comes in.
+#[inline]
+pub(super) fn rekey_after<N: Sink<Transmit>>(
+    shared: &mut Shared,
+    peer: &mut Peer,
+    age: Duration,
+    now: Instant,
+    network: &mut N,
+) -> bool {
+    let session = peer.tunnel.as_ref().and_then(|tunnel| tunnel.session());
+    let due = session.is_some_and(|session| session.initiated && now.saturating_duration_since(session.made) >= age);
+    if due {
+        initiate(shared, peer, now, network);
     }
+    due
 }
 
 /// Begins a handshake, unless one is under way or its timestamp would go backwards.
@@ -133,14 +107,19 @@ pub(super) fn initiate<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer, 
     if peer.path.is_none() || peer.timers.in_flight() {
         return;
     }
+    update(shared, peer, now);
     let Some(tunnel) = peer.tunnel.as_mut() else { return };
+    if peer.timers.await_confirmation(now, shared.jitter()) {
+        return;
+    }
     let timestamp = tunnel.timestamp(now);
     if let Some(behind) = peer.timestamp_floor.and_then(|floor| floor.duration_since(timestamp).ok()) {
+        let begins = peer.held_since.is_none();
         let since = *peer.held_since.get_or_insert(now);
         let left = MAX_HOLD.saturating_sub(now.saturating_duration_since(since));
         if left > Duration::ZERO {
             let wait = (behind + TIMESTAMP_SLACK).min(left);
-            if behind > TIMESTAMP_SLACK {
+            if begins && behind > TIMESTAMP_SLACK {
                 shared.events.push(Event::ClockBehind { peer: peer.public_key, by: behind });
             }
             peer.timers.hold_until(now + wait);
@@ -165,6 +144,9 @@ fn initiation_made<N: Sink<Transmit>>(
 ) {
     let jitter = shared.jitter();
     peer.timers.initiation_sent(now, jitter);
+    // After a hold the floor goes back with the clock, or each repetition would be held as well; what the next engine is
+    // told stays the newest.
+    shared.newest_timestamp = shared.newest_timestamp.max(peer.timestamp_floor);
     peer.timestamp_floor = Some(timestamp + TIMESTAMP_SLACK);
     let Some(path) = peer.path else { return };
     if send_control(shared, peer, path, message, network) {
@@ -178,6 +160,7 @@ pub(super) fn keepalive<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer,
     let mut message = [0; CONTROL_LEN];
     if let Some(len) = tunnel.seal(&[], &mut message) {
         keepalive_made(shared, peer, now, &message[..len], network);
+        rekey_after(shared, peer, REKEY_ON_SEND, now, network);
     }
 }
 

@@ -7,7 +7,10 @@
 //!   handshake.
 //! - Its rate limiter counts a message each time that it is shown one: the interface's limiter looks at every handshake
 //!   message once, and the peers are given one that never limits.
-//! - Its persistent keepalive dies with the first expiry: it is not used; `timers` has one that does not.
+//! - Its timers reckon in steps of its last update, begin a handshake when a slow answer follows a silence, and stop
+//!   for good after an expiry. `timers` decides instead: [`Tunnel::update`] gives the library no room for an initiation,
+//!   which it then refuses before it changes anything, and its keepalives are thrown away.
+//! - It does not show its sessions: `ring` mirrors them.
 //! - Its timestamps come from the wall clock at the time a tunnel is made: [`Tunnel::new`] is told that time, and the
 //!   engine holds initiations back that would go backwards.
 
@@ -22,6 +25,7 @@ use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
 use super::message::{COOKIE_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, INITIATION_LEN};
+use super::ring::{Ring, Session};
 use super::timers::UPDATE_INTERVAL;
 use crate::error::DropReason;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
@@ -97,7 +101,7 @@ pub(crate) struct Tunnel {
     tunn: Tunn,
     index: u32,
     updated: Instant,
-    live: bool,
+    ring: Ring,
     born: Instant,
     born_wall: SystemTime,
 }
@@ -113,19 +117,6 @@ pub(crate) enum Opened {
     NoPacket,
     /// Not authentic, or not usable any more.
     Refused(DropReason),
-}
-
-/// What [`Tunnel::update`] found due.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Updated {
-    /// Nothing.
-    Nothing,
-    /// Send these bytes: an initiation.
-    Initiation(usize),
-    /// Send these bytes: a keepalive.
-    Keepalive(usize),
-    /// Everything ended: 90 s of attempts without an answer, or 540 s without a session.
-    Expired,
 }
 
 impl Tunnel {
@@ -147,7 +138,7 @@ impl Tunnel {
             index,
             Some(Arc::clone(&identity.unlimited)),
         );
-        Self { tunn, index, updated: now, live: false, born: now, born_wall: wall }
+        Self { tunn, index, updated: now, ring: Ring::default(), born: now, born_wall: wall }
     }
 
     /// The part of receiver indices that names this peer.
@@ -166,14 +157,22 @@ impl Tunnel {
     }
 
     /// Whether packets can be sealed now.
+    #[inline]
     pub(crate) fn has_session(&self) -> bool {
-        self.live
+        self.ring.in_use().is_some()
+    }
+
+    /// The session that packets are sealed with.
+    #[inline]
+    pub(crate) fn session(&self) -> Option<&Session> {
+        self.ring.in_use()
     }
 
     /// Whether [`update`](Self::update) should be called before the next packet.
     #[inline]
     pub(crate) fn needs_update(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.updated) >= UPDATE_INTERVAL
+            || self.ring.in_use().is_some_and(|session| now >= session.end())
     }
 
     /// The round trip of the last handshake that this side began.
@@ -181,20 +180,28 @@ impl Tunnel {
         self.tunn.stats().4.map(|millis| Duration::from_millis(millis.into()))
     }
 
-    /// Brings the library's clock forward, ends what has expired and asks what is due.
-    pub(crate) fn update(&mut self, now: Instant, out: &mut [u8]) -> Updated {
-        if out.len() < CONTROL_LEN {
-            return Updated::Nothing;
+    /// Brings the library's clock forward, and ends what has expired.
+    pub(crate) fn update(&mut self, now: Instant) {
+        if now <= self.updated {
+            return;
         }
         self.updated = now;
-        let updated = match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) if is_initiation(message) => Updated::Initiation(message.len()),
-            TunnResult::WriteToNetwork(message) => Updated::Keepalive(message.len()),
-            TunnResult::Err(WireGuardError::ConnectionExpired) => Updated::Expired,
-            _ => Updated::Nothing,
-        };
-        self.refresh();
-        updated
+        // Room for the keepalive that it may write, which would panic with less, and too little for an initiation.
+        let mut unwanted = [0; DATA_OVERHEAD];
+        if let TunnResult::Err(WireGuardError::ConnectionExpired) = self.tunn.update_timers(&mut unwanted) {
+            self.ring.clear();
+        }
+        self.ring.expire(now);
+        // The library's clock may be ahead by what lies between its reading and ours.
+        if self.tunn.time_since_last_handshake().is_none() {
+            self.ring.forget_current();
+        }
+    }
+
+    /// Whether the library still waits for an answer to an initiation.
+    pub(crate) fn is_initiating(&mut self) -> bool {
+        // Without room and without force this changes nothing; it is refused for want of room if nothing is under way.
+        !self.tunn.is_expired() && matches!(self.tunn.format_handshake_initiation(&mut [], false), TunnResult::Done)
     }
 
     /// Writes a handshake initiation, whatever attempt is under way.
@@ -212,23 +219,27 @@ impl Tunnel {
     /// than [`CONTROL_LEN`]. `None` without a session.
     #[inline]
     pub(crate) fn seal(&mut self, packet: &[u8], out: &mut [u8]) -> Option<usize> {
-        if !self.live || out.len() < sealed_room(packet.len()) {
+        if !self.has_session() || out.len() < sealed_room(packet.len()) {
             return None;
         }
         match self.tunn.encapsulate(packet, out) {
             TunnResult::WriteToNetwork(message) if !is_initiation(message) => Some(message.len()),
             _ => {
-                self.refresh();
+                self.ring.forget_current();
                 None
             }
         }
     }
 
-    /// Opens a transport message into `out`, which is as long as the datagram without its header.
+    /// Opens a transport message into `out`, which is as long as the datagram without its header. Says also whether this
+    /// was the first message in its session, which confirms that the peer has it.
     #[inline]
-    pub(crate) fn open(&mut self, datagram: &[u8], out: &mut [u8]) -> Opened {
+    pub(crate) fn open(&mut self, receiver: u32, datagram: &[u8], now: Instant, out: &mut [u8]) -> (Opened, bool) {
         if out.len() + DATA_HEADER_LEN < datagram.len() || datagram.len() < DATA_OVERHEAD {
-            return Opened::Refused(DropReason::Oversize);
+            return (Opened::Refused(DropReason::Oversize), false);
+        }
+        if !self.ring.accepts(receiver, now) {
+            return (Opened::Refused(DropReason::NoSession), false);
         }
         let opened = match self.tunn.decapsulate(None, datagram, out) {
             TunnResult::Done => Opened::Keepalive,
@@ -237,26 +248,27 @@ impl Tunnel {
             }
             // The only errors after authentication are those of the packet inside.
             TunnResult::Err(WireGuardError::InvalidPacket) => Opened::NoPacket,
-            TunnResult::Err(error) => return Opened::Refused(reason(&error)),
-            TunnResult::WriteToNetwork(_) => return Opened::Refused(DropReason::Unexpected),
+            TunnResult::Err(error) => return (Opened::Refused(reason(&error)), false),
+            TunnResult::WriteToNetwork(_) => return (Opened::Refused(DropReason::Unexpected), false),
         };
-        if !self.live {
-            self.refresh();
+        (opened, self.ring.received(receiver))
+    }
+
+    /// Answers an initiation with a response that offers a session. Like all handshake messages it dates what it makes
+    /// by the last [`update`](Self::update).
+    pub(crate) fn respond(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
+        let length = self.handshake(datagram, out)?.ok_or(DropReason::Unexpected)?;
+        if let Some(sender) = out.get(4..8).and_then(|bytes| bytes.try_into().ok()) {
+            self.ring.offered(u32::from_le_bytes(sender), self.updated);
         }
-        opened
+        Ok(length)
     }
 
-    /// Answers an initiation: the response, and the local index of the session that it offers.
-    pub(crate) fn respond(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<(usize, u32), DropReason> {
+    /// Takes a response to our initiation, which carried the index `receiver`; the answer is a keepalive, which shows
+    /// the peer that the session is good.
+    pub(crate) fn confirm(&mut self, receiver: u32, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
         let length = self.handshake(datagram, out)?.ok_or(DropReason::Unexpected)?;
-        let index = out.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
-        Ok((length, index))
-    }
-
-    /// Takes a response to our initiation; the answer is a keepalive, which shows the peer that the session is good.
-    pub(crate) fn confirm(&mut self, datagram: &[u8], out: &mut [u8]) -> Result<usize, DropReason> {
-        let length = self.handshake(datagram, out)?.ok_or(DropReason::Unexpected)?;
-        self.refresh();
+        self.ring.established(receiver, self.updated);
         Ok(length)
     }
 
@@ -267,7 +279,8 @@ impl Tunnel {
 
     /// The next message that the library queued for itself; to be called after each handshake until `None`.
     pub(crate) fn drain(&mut self, out: &mut [u8]) -> Option<usize> {
-        if out.len() < CONTROL_LEN {
+        // Without a session the library would begin a handshake instead.
+        if out.len() < CONTROL_LEN || !self.has_session() {
             return None;
         }
         match self.tunn.decapsulate(None, &[], out) {
@@ -285,11 +298,6 @@ impl Tunnel {
             TunnResult::Err(error) => Err(reason(&error)),
             _ => Ok(None),
         }
-    }
-
-    /// Asks the library whether there is a session: the only question for it that it answers.
-    fn refresh(&mut self) {
-        self.live = self.tunn.time_since_last_handshake().is_some();
     }
 }
 

@@ -34,8 +34,6 @@ pub(crate) struct Peer {
     pub(crate) staged: StagedQueue,
     pub(crate) traffic: Traffic,
     pub(crate) drops: Drops,
-    /// Receiver index of a session that was offered and not used yet.
-    pub(crate) offered: Option<u32>,
     pub(crate) last_handshake: Option<Instant>,
     pub(crate) round_trip: Option<Duration>,
     /// When the deadline queue has this peer down.
@@ -57,7 +55,6 @@ impl Peer {
             staged: StagedQueue::default(),
             traffic: Traffic::default(),
             drops: Drops::default(),
-            offered: None,
             last_handshake: None,
             round_trip: None,
             scheduled: None,

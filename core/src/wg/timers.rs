@@ -1,16 +1,20 @@
 //! When a peer needs attention (whitepaper section 6), as deadlines instead of ticks.
 //!
-//! The library below must be asked every now and then whether something is due, and cannot say when. An engine that asks
-//! four times a second for each peer wakes a phone for nothing, so these timers follow the same events and name the next
-//! moment at which asking makes sense. They are also stricter where the library is coarse: it reckons in steps of its
-//! last update, and can miss a keepalive that falls into the same step as the packet before it.
+//! The library below has to be asked four times a second whether something is due, which wakes a phone for nothing, and
+//! reckons in steps of its last update. So the protocol's clockwork is here, and the library is only told to end sessions.
 
 use std::time::{Duration, Instant};
 
-/// A session may not be used any longer after this (REJECT_AFTER_TIME).
-pub(crate) const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// A session may not be used any longer after REJECT_AFTER_TIME, 180 s, by both clocks.
+pub(crate) const SESSION_END: Duration = Duration::from_millis(180_000 + SLACK_MS);
+/// Who began a session renews it when sending in it after this (REKEY_AFTER_TIME),
+pub(crate) const REKEY_ON_SEND: Duration = Duration::from_secs(120);
+/// and when receiving in it after this (REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT).
+pub(crate) const REKEY_ON_RECEIVE: Duration = Duration::from_secs(165);
+/// An attempt to make a handshake is given up after this (REKEY_ATTEMPT_TIME).
+pub(crate) const REKEY_ATTEMPT: Duration = Duration::from_secs(90);
 /// All key material of an unused peer is wiped after this (3 times REJECT_AFTER_TIME).
-pub(crate) const WIPE_AFTER: Duration = Duration::from_secs(540);
+pub(crate) const WIPE_AFTER: Duration = Duration::from_millis(540_000 + SLACK_MS);
 /// An unanswered initiation is sent again after this, plus jitter (REKEY_TIMEOUT).
 pub(crate) const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest jitter on top of [`REKEY_TIMEOUT`], in milliseconds (wireguard-go, device/constants.go).
@@ -22,7 +26,7 @@ pub(crate) const NO_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The library's clock is brought forward at least this often while packets flow (semantics of boringtun 0.7).
 pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// Added to every deadline that the library judges by a clock reading of its own, taken a little after ours.
-const SLACK: Duration = Duration::from_millis(2);
+const SLACK_MS: u64 = 2;
 /// First and longest pause between attempts to revive a peer that has not answered for 90 s.
 const REVIVE_FIRST: Duration = Duration::from_secs(5);
 const REVIVE_MAX: Duration = Duration::from_secs(60);
@@ -62,10 +66,13 @@ impl Due {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     retry: Option<Instant>,
+    /// When the first initiation was sent to which `retry` belongs.
+    attempt: Option<Instant>,
+    /// When a response was sent last.
+    offered: Option<Instant>,
     keepalive: Option<Instant>,
     no_answer: Option<Instant>,
     revive: Option<Instant>,
-    session_start: Option<Instant>,
     session_end: Option<Instant>,
     wipe: Option<Instant>,
     /// Persistent keepalive: its interval, and when it is due if no authenticated packet goes either way until then.
@@ -83,7 +90,7 @@ impl Timers {
             self.no_answer.map(|at| (at, Due::NoAnswer)),
             self.persistent_next.map(|at| (at, Due::PersistentKeepalive)),
             self.revive.map(|at| (at, Due::Revive)),
-            self.session_end.or(self.wipe).map(|at| (at, Due::Expiry)),
+            self.session_end.into_iter().chain(self.wipe).min().map(|at| (at, Due::Expiry)),
         ]
         .into_iter()
         .flatten()
@@ -100,19 +107,28 @@ impl Timers {
         self.retry.is_some()
     }
 
-    /// Whether it is too early to send the initiation again: between 5 s, when the library would, and the jitter's end.
-    pub(crate) fn in_jitter(&self, now: Instant) -> bool {
-        self.retry.is_some_and(|at| now < at && now + Duration::from_millis(REKEY_JITTER_MS) + SLACK >= at)
+    /// Whether the attempt that is under way has lasted too long.
+    pub(crate) fn attempt_is_over(&self, now: Instant) -> bool {
+        self.attempt.is_some_and(|start| now.saturating_duration_since(start) >= REKEY_ATTEMPT)
     }
 
-    /// When the session that is in use, or waits for its first packet, was made.
-    pub(crate) fn session_start(&self) -> Option<Instant> {
-        self.session_start
+    /// Whether a response has just been sent whose session the peer is about to confirm. An initiation of our own would
+    /// only cross that, so it is put off; the kernel counts REKEY_TIMEOUT from responses as well
+    /// (wg_packet_send_handshake_response).
+    pub(crate) fn await_confirmation(&mut self, now: Instant, jitter: Duration) -> bool {
+        let until = self.offered.map(|offered| offered + REKEY_TIMEOUT).filter(|until| now < *until);
+        if let Some(until) = until {
+            self.attempt.get_or_insert(now);
+            self.retry = Some(until + jitter);
+            self.revive = None;
+        }
+        until.is_some()
     }
 
     /// An initiation was sent.
     pub(crate) fn initiation_sent(&mut self, now: Instant, jitter: Duration) {
-        self.retry = Some(now + REKEY_TIMEOUT + jitter + SLACK);
+        self.attempt.get_or_insert(now);
+        self.retry = Some(now + REKEY_TIMEOUT + jitter);
         self.no_answer = None;
         self.revive = None;
         self.wipe = Some(now + WIPE_AFTER);
@@ -121,18 +137,28 @@ impl Timers {
 
     /// A response was sent: there is a session, but the peer has not yet shown that it has it too.
     pub(crate) fn session_offered(&mut self, now: Instant) {
-        self.session_end = Some(now + REJECT_AFTER + SLACK);
-        self.wipe = Some(now + WIPE_AFTER + SLACK);
+        self.offered = Some(now);
+        self.keepalive = None;
+        self.no_answer = None;
+        self.wipe = Some(now + WIPE_AFTER);
         self.traversed(now);
     }
 
-    /// A session can be used: its response arrived, or the first packet in a session that was offered.
-    pub(crate) fn session_confirmed(&mut self, now: Instant) {
-        self.retry = None;
+    /// A session that ends at `end` can be used: its response arrived, or the first packet in a session that was
+    /// offered. While another initiation `is_out` the attempt goes on, but leaves an answer more time than a retry does:
+    /// the one that came took longer than that.
+    pub(crate) fn session_confirmed(&mut self, now: Instant, end: Instant, is_out: bool) {
+        self.retry = is_out.then(|| now + NO_ANSWER_TIMEOUT);
+        if !is_out {
+            self.attempt = None;
+        }
+        self.offered = None;
+        self.no_answer = None;
         self.revive = None;
         self.revive_pause = Duration::ZERO;
-        self.session_start = Some(now);
-        self.session_offered(now);
+        self.session_end = Some(end);
+        self.wipe = Some(now + WIPE_AFTER);
+        self.traversed(now);
     }
 
     /// An IP packet was sealed and sent. Says whether the next deadline may have come nearer.
@@ -191,17 +217,16 @@ impl Timers {
             Due::NoAnswer => self.no_answer = None,
             Due::PersistentKeepalive => self.traversed(now),
             Due::Revive => self.revive = None,
-            Due::Expiry if self.session_end.is_some_and(|at| at <= now) => {
-                (self.session_start, self.session_end) = (None, None);
-            }
+            Due::Expiry if self.session_end.is_some_and(|at| at <= now) => self.session_end = None,
             Due::Expiry => self.wipe = None,
         }
     }
 
-    /// The library gave the peer up, after 90 s of attempts or 540 s without a session. With `keep_trying` another
-    /// attempt is due after a jittered pause that doubles from 5 s to a minute; returns that pause.
-    pub(crate) fn expired(&mut self, now: Instant, keep_trying: bool, jitter: f64) -> Option<Duration> {
-        self.forget_session();
+    /// An attempt was given up. With `keep_trying` another one is due after a jittered pause that doubles from 5 s to a
+    /// minute; returns that pause.
+    pub(crate) fn gave_up(&mut self, now: Instant, keep_trying: bool, jitter: f64) -> Option<Duration> {
+        self.retry = None;
+        self.attempt = None;
         if !keep_trying {
             return None;
         }
@@ -214,6 +239,7 @@ impl Timers {
 
     /// Initiations are held back until `at`.
     pub(crate) fn hold_until(&mut self, at: Instant) {
+        self.attempt = None;
         self.revive = Some(at);
     }
 
@@ -276,25 +302,35 @@ mod tests {
     #[test]
     fn a_session_ends_and_is_wiped_later() {
         let (mut timers, t) = (Timers::default(), origin());
-        timers.session_confirmed(t);
-        let (end, due) = timers.next().unwrap();
-        assert!(end > t + REJECT_AFTER && due == Due::Expiry);
-        timers.clear(Due::Expiry, end);
-        let (wipe, due) = timers.next().unwrap();
-        assert!(wipe > t + WIPE_AFTER && due == Due::Expiry);
-        timers.clear(Due::Expiry, wipe);
+        timers.session_confirmed(t, t + SESSION_END, false);
+        assert_eq!(timers.next(), Some((t + SESSION_END, Due::Expiry)));
+        timers.clear(Due::Expiry, t + SESSION_END);
+        assert_eq!(timers.next(), Some((t + WIPE_AFTER, Due::Expiry)));
+        timers.clear(Due::Expiry, t + WIPE_AFTER);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn an_attempt_lasts_90_seconds_from_its_first_initiation() {
+        let (mut timers, t) = (Timers::default(), origin());
+        timers.initiation_sent(t, Duration::ZERO);
+        timers.initiation_sent(t + 5 * SECOND, SECOND / 10);
+        assert_eq!(timers.next(), Some((t + 10 * SECOND + SECOND / 10, Due::Retry)));
+        assert!(!timers.attempt_is_over(t + 89 * SECOND));
+        assert!(timers.attempt_is_over(t + 90 * SECOND));
+        timers.gave_up(t + 90 * SECOND, false, 0.0);
+        assert!(!timers.in_flight() && !timers.attempt_is_over(t + 200 * SECOND));
     }
 
     #[test]
     fn revival_backs_off_with_jitter_and_starts_over_after_success() {
         let (mut timers, t) = (Timers::default(), origin());
-        assert_eq!(timers.expired(t, false, 0.0), None);
-        let pauses: Vec<_> = (0..6).map(|_| timers.expired(t, true, 1.0).unwrap().as_secs()).collect();
+        assert_eq!(timers.gave_up(t, false, 0.0), None);
+        let pauses: Vec<_> = (0..6).map(|_| timers.gave_up(t, true, 1.0).unwrap().as_secs()).collect();
         assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        assert_eq!(timers.expired(t, true, 0.0).unwrap().as_secs(), 30, "half is jitter");
-        timers.session_confirmed(t);
-        assert_eq!(timers.expired(t, true, 1.0).unwrap().as_secs(), 5);
+        assert_eq!(timers.gave_up(t, true, 0.0).unwrap().as_secs(), 30, "half is jitter");
+        timers.session_confirmed(t, t + SESSION_END, false);
+        assert_eq!(timers.gave_up(t, true, 1.0).unwrap().as_secs(), 5);
     }
 
     #[test]
@@ -303,7 +339,9 @@ mod tests {
         timers.initiation_sent(t, Duration::ZERO);
         timers.session_offered(t + SECOND);
         assert_eq!(timers.next().unwrap().1, Due::Retry);
-        timers.session_confirmed(t + SECOND);
+        timers.session_confirmed(t + SECOND, t + SESSION_END, true);
+        assert_eq!(timers.next().unwrap().1, Due::Retry, "another initiation is out");
+        timers.session_confirmed(t + SECOND, t + SESSION_END, false);
         assert_eq!(timers.next().unwrap().1, Due::Expiry);
     }
 }

@@ -4,6 +4,7 @@
 //! [`World`] keeps in step with the `now` that the engines are given; so nothing here waits, and every run with the same
 //! seed is the same run. That feature must never reach the real command, so this package is built by itself.
 
+pub mod flow;
 pub mod link;
 pub mod packet;
 pub mod world;

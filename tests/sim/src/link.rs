@@ -23,14 +23,13 @@ impl Link {
         Self { delay: Duration::from_millis(10), loss: 0.0, duplicate: 0.0, reorder: 0.0, reorder_by: Duration::ZERO };
 
     /// The extra delays with which copies of one datagram arrive: none, one or two of them.
-    pub fn arrivals(&self, rng: &mut fastrand::Rng) -> impl Iterator<Item = Duration> + use<> {
+    pub fn arrivals(&self, rng: &mut fastrand::Rng) -> Vec<Duration> {
         let copies = if rng.f64() < self.loss { 0 } else { 1 + usize::from(rng.f64() < self.duplicate) };
-        let delays: Vec<_> = (0..copies)
+        (0..copies)
             .map(|_| {
                 let late = rng.f64() < self.reorder;
                 self.delay + if late { self.reorder_by.mul_f64(rng.f64()) } else { Duration::ZERO }
             })
-            .collect();
-        delays.into_iter()
+            .collect()
     }
 }

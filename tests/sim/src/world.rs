@@ -7,16 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use adit_core::sink::Collector;
 use adit_core::{
-    Command, DropReason, Ecn, Engine, EngineConfig, Event, Outputs, PeerUpdate, PrivateKey, PublicKey, Source,
-    Transmit, TunPacket, Update, Verdict,
+    Command, CommandError, DropReason, Ecn, Engine, EngineConfig, Event, Outputs, PeerUpdate, PrivateKey, PublicKey,
+    Source, Transmit, TunPacket, Update, Verdict,
 };
 use ipnet::IpNet;
 use mock_instant::MockClock;
 
 use crate::Link;
-
-/// The deadline behind which a timer that does not fire is a bug of the engine.
-const MAX_IDLE_TIMEOUTS: usize = 1000;
 
 /// One engine with its address on the simulated underlay.
 pub struct Node {
@@ -34,6 +31,8 @@ pub struct Node {
     pub timeouts: u64,
     /// Datagrams that it sent, handshakes included.
     pub sent: u64,
+    /// Where the last of them went.
+    pub last_transmit: Option<Transmit>,
 }
 
 impl Node {
@@ -70,6 +69,10 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// How the link treats datagrams from now on.
     pub link: Link,
+    /// Datagrams that the link loses whatever its chances say.
+    pub lose: fn(&[u8]) -> bool,
+    /// Datagrams that the link lost.
+    pub lost: u64,
     /// Datagrams that were handed to the link and then dropped because nobody has that address.
     pub undeliverable: u64,
     /// Keeps a copy of every datagram on the link while set: `(from, to, bytes)`.
@@ -89,6 +92,8 @@ impl World {
         Self {
             nodes: Vec::new(),
             link,
+            lose: |_| false,
+            lost: 0,
             undeliverable: 0,
             tap: None,
             origin,
@@ -109,18 +114,19 @@ impl World {
     }
 
     /// Adds a node whose keys follow from its number.
-    pub fn add(&mut self, address: &str, config: EngineConfig) -> usize {
+    pub fn add(&mut self, address: &str, mut config: EngineConfig) -> usize {
         let number = self.nodes.len();
         let private_key = PrivateKey::from_bytes([number as u8 + 1; 32]);
-        let seed = config.seed ^ (number as u64 + 1);
+        config.seed ^= number as u64 + 1;
         self.nodes.push(Node {
-            engine: Engine::new(EngineConfig { seed, ..config }).expect("a valid configuration"),
+            engine: Engine::new(config).expect("a valid configuration"),
             address: address.parse().expect("an address and port"),
             private_key: private_key.clone(),
             received: VecDeque::new(),
             events: Vec::new(),
             timeouts: 0,
             sent: 0,
+            last_transmit: None,
         });
         self.update(number, Update { private_key: Some(Some(private_key)), ..Update::default() });
         number
@@ -132,10 +138,11 @@ impl World {
     }
 
     /// As [`pair`](Self::pair), with this configuration for both.
-    pub fn pair_with(seed: u64, link: Link, config: EngineConfig) -> Self {
+    pub fn pair_with(seed: u64, link: Link, mut config: EngineConfig) -> Self {
+        config.seed = seed;
         let mut world = Self::new(seed, link);
-        let a = world.add("192.0.2.1:51820", EngineConfig { seed, ..config.clone() });
-        let b = world.add("198.51.100.2:51820", EngineConfig { seed, ..config });
+        let a = world.add("192.0.2.1:51820", config.clone());
+        let b = world.add("198.51.100.2:51820", config);
         let (key_a, key_b) = (world.nodes[a].public_key(), world.nodes[b].public_key());
         let address_b = world.nodes[b].address;
         world.set_peer(a, PeerUpdate::new(key_b).allow(nets(&["10.0.0.2/32", "fd00::2/128"])).endpoint(address_b));
@@ -155,10 +162,18 @@ impl World {
 
     /// Gives a command to a node; it has to be accepted.
     pub fn command(&mut self, node: usize, command: Command) {
+        self.try_command(node, command).expect("accepted");
+    }
+
+    /// Gives a command to a node, which may refuse it.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn try_command(&mut self, node: usize, command: Command) -> Result<(), CommandError> {
         // The real wall clock: boringtun reads it too, whatever time the mock clock shows.
         #[allow(clippy::disallowed_methods, reason = "the wall clock that the library reads as well")]
         let wall = SystemTime::now();
-        self.with(node, |engine, now, out| engine.handle_command(command, now, wall, out)).expect("accepted");
+        self.with(node, |engine, now, out| engine.handle_command(command, now, wall, out))
     }
 
     /// Gives a packet of the host to a node.
@@ -180,6 +195,11 @@ impl World {
     /// Gives a datagram to a node at once, as if it came from `from`.
     pub fn inject(&mut self, node: usize, from: SocketAddr, datagram: &[u8]) -> Verdict {
         self.inject_ecn(node, from, Ecn::NotEct, datagram)
+    }
+
+    /// As [`inject`](Self::inject), with the own address on which it arrived.
+    pub fn inject_source(&mut self, node: usize, source: Source, datagram: &[u8]) -> Verdict {
+        self.with(node, |engine, now, out| engine.handle_udp(source, Ecn::NotEct, datagram, now, out))
     }
 
     /// As [`inject`](Self::inject), with an outer ECN field.
@@ -257,11 +277,10 @@ impl World {
 
     fn timeout(&mut self, node: usize) {
         let before = self.nodes[node].engine.poll_timeout();
-        self.with(node, |engine, now, out| engine.handle_timeout(now, out));
+        self.with(node, Engine::handle_timeout);
         self.nodes[node].timeouts += 1;
         let stuck = self.nodes[node].engine.poll_timeout() == before;
         assert!(!stuck, "a deadline that fired is still there: {before:?}");
-        assert!(self.nodes[node].timeouts < u64::MAX / MAX_IDLE_TIMEOUTS as u64);
     }
 
     /// Calls an input of a node's engine and puts its outputs where they belong.
@@ -279,12 +298,15 @@ impl World {
             this.events.push(event);
         }
         this.sent += network.items.len() as u64;
+        this.last_transmit = network.items.back().map(|(transmit, _)| *transmit).or(this.last_transmit);
         let from = this.address;
         for (transmit, bytes) in network.items {
             if let Some(tap) = &mut self.tap {
                 tap.push((from, transmit.remote, bytes.clone()));
             }
-            for delay in self.link.arrivals(&mut self.rng) {
+            let arrivals = if (self.lose)(&bytes) { Vec::new() } else { self.link.arrivals(&mut self.rng) };
+            self.lost += u64::from(arrivals.is_empty());
+            for delay in arrivals {
                 self.sequence += 1;
                 self.in_flight.push(Reverse(InFlight {
                     at: now + delay,

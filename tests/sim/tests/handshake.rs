@@ -54,6 +54,35 @@ fn both_sides_may_begin_at_the_same_moment() {
 }
 
 #[test]
+fn an_offered_session_is_waited_for_and_not_crossed() {
+    let mut world = World::pair(7, Link::GOOD);
+    world.send_udp(0, 1, b"question");
+    world.run_for(Duration::from_millis(15));
+    assert_eq!(world.send_udp(1, 0, b"waits for the confirmation"), Verdict::Staged);
+    world.run_for(Duration::from_millis(30));
+    assert_eq!(payload(&world.nodes[0].received[0]), b"waits for the confirmation");
+    assert_eq!(world.nodes[0].handshakes(), 1);
+    assert_eq!(world.nodes[1].engine.stats().traffic.handshakes_sent, 1, "the response and no initiation");
+
+    // An offer that is not taken up delays an own initiation by no more than a retry.
+    let mut world = World::pair(8, Link::GOOD);
+    world.lose = |bytes| bytes[0] == 2;
+    world.send_udp(0, 1, b"question");
+    world.run_for(Duration::from_millis(15));
+    world.lose = |_| false;
+    let node_0 = world.nodes[0].address;
+    world.nodes[0].address = "203.0.113.1:1".parse().unwrap();
+    assert_eq!(world.send_udp(1, 0, b"answer"), Verdict::Staged);
+    world.tap = Some(Vec::new());
+    world.run_for(Duration::from_secs(6));
+    let own = world.nodes[1].address;
+    let sent =
+        world.tap.iter().flatten().filter(|(from, to, bytes)| (*from, *to, bytes[0]) == (own, node_0, 1)).count();
+    assert_eq!(sent, 0, "the other side's retry came first");
+    assert_eq!(payload(&world.nodes[0].received[0]), b"answer");
+}
+
+#[test]
 fn a_peer_without_endpoint_cannot_be_reached_until_it_speaks() {
     let mut world = World::pair(4, Link::GOOD);
     assert_eq!(world.send_udp(1, 0, b"early"), Verdict::Dropped(DropReason::NoEndpoint));
