@@ -204,7 +204,9 @@ impl Engine {
             Ok(len) => len,
             Err(reason) => return shared.dropped(peer, reason),
         };
-        peer.round_trip = tunnel.round_trip();
+        // The library reckons in whole milliseconds, but knows which initiation was answered.
+        let since_last = peer.initiated.map(|at| now.saturating_duration_since(at));
+        peer.round_trip = tunnel.round_trip().max(since_last);
         count!(shared, peer, rx_bytes, datagram.len());
         count!(shared, peer, handshakes_received, 1);
         roam(shared, peer, from);

@@ -144,6 +144,7 @@ fn initiation_made<N: Sink<Transmit>>(
 ) {
     let jitter = shared.jitter();
     peer.timers.initiation_sent(now, jitter);
+    peer.initiated = Some(now);
     // After a hold the floor goes back with the clock, or each repetition would be held as well; what the next engine is
     // told stays the newest.
     shared.newest_timestamp = shared.newest_timestamp.max(peer.timestamp_floor);

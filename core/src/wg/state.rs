@@ -35,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) traffic: Traffic,
     pub(crate) drops: Drops,
     pub(crate) last_handshake: Option<Instant>,
+    /// When the last initiation was sent.
+    pub(crate) initiated: Option<Instant>,
     pub(crate) round_trip: Option<Duration>,
     /// When the deadline queue has this peer down.
     pub(crate) scheduled: Option<Instant>,
@@ -56,6 +58,7 @@ impl Peer {
             traffic: Traffic::default(),
             drops: Drops::default(),
             last_handshake: None,
+            initiated: None,
             round_trip: None,
             scheduled: None,
             timestamp_floor: None,

@@ -20,7 +20,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut reply = ReplyParser::new(|_| Some(1));
     for line in data.split(|byte| *byte == b'\n') {
-        if !matches!(reply.line(line), Ok(false)) {
+        if !matches!(reply.line(line), Ok(None)) {
             break;
         }
     }
