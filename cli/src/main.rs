@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod control;
+mod demo;
 mod failure;
 mod keys;
 mod locate;
@@ -47,6 +48,6 @@ fn run(cli: Cli) -> Outcome {
         Command::Pubkey => keys::pubkey(),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
-        Command::Demo(_) => Err(failure::Failure::failed("not yet")),
+        Command::Demo(options) => demo::run(&options),
     }
 }

@@ -122,7 +122,11 @@ impl<D: Device, S: Socket> Pump<D, S> {
                 break reason;
             }
         };
-        tracing::info!(device = self.device.name(), %reason, "packet loop ended");
+        match reason {
+            // Whoever stopped it knows, and tells why.
+            ExitReason::Stopped => tracing::debug!(device = self.device.name(), "packet loop ended"),
+            _ => tracing::warn!(device = self.device.name(), %reason, "packet loop ended"),
+        }
         self.reactor.remove(End::Device);
         self.reactor.remove(End::Socket);
         let stats = self.stats();

@@ -1,0 +1,59 @@
+//! What namespaces and tun devices take: the capabilities of root, or a user namespace in which we have them.
+
+use std::fs;
+use std::io;
+
+use nix::sched::{CloneFlags, unshare};
+
+use crate::failure::{Failure, Kind, Outcome};
+
+/// Makes sure that this process may make network namespaces, and says by what right.
+///
+/// Without the capabilities it enters a user namespace, for good: the process keeps its user and its files, and is root
+/// over what it makes there only (user_namespaces(7)). That works only while it has one thread.
+pub(in crate::demo) fn acquire() -> Outcome<&'static str> {
+    // Before anything is changed: in a user namespace too the device can only be opened by whom its mode admits.
+    fs::OpenOptions::new().read(true).write(true).open(TUN).map_err(|error| failure(TUN, &error))?;
+    let status = fs::read_to_string("/proc/self/status").map_err(|error| failure("/proc/self/status", &error))?;
+    if effective_capabilities(&status).is_some_and(|found| found & NEEDED == NEEDED) {
+        return Ok("as root");
+    }
+    // Without a map our user is shown as nobody, and is allowed everything in there all the same; with one, the kernel
+    // would ask for more where the user is root without capabilities (user_namespaces(7)).
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(|errno| failure("not root, and no user namespaces", &io::Error::from(errno)))?;
+    Ok("in a user namespace")
+}
+
+/// The set that counts, from proc_pid_status(5).
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let digits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(digits.trim(), 16).ok()
+}
+
+fn failure(what: &str, error: &io::Error) -> Failure {
+    let kind = match error.raw_os_error() {
+        Some(nix::libc::EPERM | nix::libc::EACCES) => Kind::NotPermitted,
+        _ => Kind::Failed,
+    };
+    Failure::new(kind, format!("{what}: {error}"))
+}
+
+const TUN: &str = "/dev/net/tun";
+
+/// CAP_NET_ADMIN for devices, CAP_NET_RAW for ping, CAP_SYS_ADMIN for namespaces (linux/capability.h).
+const NEEDED: u64 = 1 << 12 | 1 << 13 | 1 << 21;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read() {
+        let status = "Name:\tadit\nCapPrm:\t0000000000000000\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n";
+        assert_eq!(effective_capabilities(status), Some(0x1ff_ffff_ffff));
+        assert_eq!(effective_capabilities("Name:\tadit\n"), None);
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert!(effective_capabilities(&own).is_some());
+    }
+}
