@@ -16,7 +16,7 @@ use crate::ip::{self, Decapsulated, IpHeader};
 use crate::policy;
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::message::{COOKIE_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, Message, TAG_LEN};
-use crate::wg::peer::{Admission, CONTROL_LEN, Opened, Tunnel};
+use crate::wg::peer::{Admission, CONTROL_LEN, Opened};
 use crate::wg::state::{Path, Peer};
 use crate::wg::timers::REKEY_ON_RECEIVE;
 
@@ -63,10 +63,7 @@ impl Engine {
         now: Instant,
         out: &mut Outputs<'_, N, P>,
     ) -> Verdict {
-        let Some(id) = self.peers.find_index(Tunnel::peer_index(receiver)) else {
-            return self.dropped(DropReason::UnknownIndex);
-        };
-        let Some(peer) = self.peers.get_mut(id) else {
+        let Some((id, peer)) = self.peers.by_receiver(receiver) else {
             return self.dropped(DropReason::UnknownIndex);
         };
         let shared = &mut self.shared;
@@ -187,10 +184,7 @@ impl Engine {
         if let Err(verdict) = self.admit(from, datagram, out.network) {
             return verdict;
         }
-        let Some(id) = self.peers.find_index(Tunnel::peer_index(receiver)) else {
-            return self.dropped(DropReason::UnknownIndex);
-        };
-        let Some(peer) = self.peers.get_mut(id) else {
+        let Some((id, peer)) = self.peers.by_receiver(receiver) else {
             return self.dropped(DropReason::UnknownIndex);
         };
         let shared = &mut self.shared;
@@ -220,10 +214,7 @@ impl Engine {
 
     #[cold]
     fn handle_cookie(&mut self, receiver: u32, datagram: &[u8], now: Instant) -> Verdict {
-        let Some(id) = self.peers.find_index(Tunnel::peer_index(receiver)) else {
-            return self.dropped(DropReason::UnknownIndex);
-        };
-        let Some(peer) = self.peers.get_mut(id) else {
+        let Some((_, peer)) = self.peers.by_receiver(receiver) else {
             return self.dropped(DropReason::UnknownIndex);
         };
         update(&mut self.shared, peer, now);

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use super::peer::Tunnel;
 use super::state::Peer;
 use crate::key::PublicKey;
 
@@ -43,10 +44,11 @@ impl PeerTable {
         self.by_key.get(key).copied()
     }
 
-    /// The peer that a receiver index names, by its upper 24 bits.
+    /// The peer that a message's receiver index names.
     #[inline]
-    pub(crate) fn find_index(&self, index: u32) -> Option<PeerId> {
-        self.by_index.get(&index).copied()
+    pub(crate) fn by_receiver(&mut self, receiver: u32) -> Option<(PeerId, &mut Peer)> {
+        let id = *self.by_index.get(&Tunnel::peer_index(receiver))?;
+        Some((id, self.get_mut(id)?))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
