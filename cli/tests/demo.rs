@@ -91,6 +91,7 @@ fn check(document: &Value, bytes: u64) {
     assert!((seconds * rate - bytes as f64 * 8.0).abs() < 8.0, "{transfer}");
     assert!(document["drops"]["a"].is_object() && document["drops"]["b"].is_object());
     assert!(document["resources"]["cpu_seconds"].as_f64().unwrap() > 0.0);
+    assert!(document["resources"]["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
 }
 
 #[test]

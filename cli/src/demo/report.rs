@@ -258,17 +258,32 @@ impl Resources {
         use nix::sys::resource::{UsageWho, getrusage};
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
         let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        // Kibibytes on Linux, bytes on Apple's systems (getrusage(2) of both).
-        let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
         Some(Self {
             cpu_seconds: seconds(usage.user_time()) + seconds(usage.system_time()),
-            peak_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * unit,
+            peak_rss_bytes: peak_rss(&usage),
         })
     }
 
     pub(super) fn line(&self) -> String {
         format!("{:.1} s of CPU, {} of memory at most", self.cpu_seconds, size(self.peak_rss_bytes))
     }
+}
+
+/// The largest resident size in bytes.
+///
+/// Linux's getrusage(2) would count what ran in this process before it became `adit`, such as `cargo run` (fs/exec.c,
+/// setmax_mm_hiwater_rss), so there the kernel's account of the address space is read.
+#[cfg(target_os = "linux")]
+fn peak_rss(_usage: &nix::sys::resource::Usage) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// The largest resident size in bytes, which is getrusage(2)'s unit on Apple's systems.
+#[cfg(not(target_os = "linux"))]
+fn peak_rss(usage: &nix::sys::resource::Usage) -> u64 {
+    u64::try_from(usage.max_rss()).unwrap_or(0)
 }
 
 /// A time in milliseconds.
