@@ -3,33 +3,28 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use adit_control::api::{self, ApiClient, PeerReport, StatusReport};
 use adit_control::socket;
 use owo_colors::OwoColorize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Status;
 use crate::control::{block_on, client_failure};
 use crate::failure::{Failure, Outcome};
 
-/// Shortest pause between two looks, in seconds.
-const MIN_INTERVAL: f64 = 0.1;
-
 /// Shows tunnels, once or again and again.
 pub(crate) fn run(options: &Status) -> Outcome {
-    let interval = Duration::try_from_secs_f64(options.interval.max(MIN_INTERVAL))
-        .map_err(|_| Failure::failed("--interval takes a number of seconds, like 0.5"))?;
     block_on(async {
+        // From here on an interrupt ends the loop between two looks, and none is lost during one.
+        let mut interrupt = if options.watch { Some(signal(SignalKind::interrupt())?) } else { None };
         loop {
             let reports = look(options.name.as_deref()).await?;
             show(options, &reports)?;
-            if !options.watch {
-                return Ok(());
-            }
+            let Some(interrupt) = &mut interrupt else { return Ok(()) };
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                () = tokio::time::sleep(options.interval) => {}
+                _ = interrupt.recv() => return Ok(()),
             }
         }
     })
@@ -49,7 +44,7 @@ async fn look(name: Option<&str>) -> Outcome<Vec<StatusReport>> {
             Ok(report) => reports.push(report),
             // One that ended between the two looks.
             Err(error) if name.is_none() && error.is_not_running() => {}
-            Err(error) => return Err(client_failure(running, &error)),
+            Err(error) => return Err(client_failure(running, &error).await),
         }
     }
     Ok(reports)

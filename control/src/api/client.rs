@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Envelope, Operation, Request, Response, StatusReport, to_line};
+use super::{ApiError, Envelope, ErrorCode, Operation, Request, Response, StatusReport, to_line};
 use crate::socket::client::{ClientError, connect};
 use crate::socket::lines::{LineError, LineStream};
 use crate::socket::socket_path;
@@ -40,7 +40,7 @@ impl ApiClient {
     /// Has the configuration read again. Returns what needs a restart to take effect.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::Refused`] with the reason if the new configuration is not in force.
+    /// [`ClientError`]; [`ClientError::BadConfiguration`] or [`ClientError::Refused`] with the reason if the new configuration is not in force.
     pub async fn reload(&mut self) -> Result<Vec<String>, ClientError> {
         match self.request(Request::Reload, RELOAD).await? {
             Response::Reloaded { warnings } => Ok(warnings),
@@ -96,6 +96,9 @@ impl ApiClient {
 
     fn unexpected(&self, response: Response) -> ClientError {
         match response {
+            Response::Error(ApiError { code: ErrorCode::BadConfiguration, message }) => {
+                ClientError::BadConfiguration { reason: message }
+            }
             Response::Error(error) => ClientError::Refused { path: self.path.clone(), reason: error.message },
             _ => self.malformed("it answers another request"),
         }

@@ -53,6 +53,12 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
+    /// The tunnel answered that its configuration is wrong.
+    #[error("{reason}")]
+    BadConfiguration {
+        /// All that is wrong.
+        reason: String,
+    },
     /// The socket failed.
     #[error("{}: {source}", path.display())]
     Io {

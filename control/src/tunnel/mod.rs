@@ -47,6 +47,8 @@ pub struct Options {
     pub path: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// How long all endpoint names together may take to resolve, at the start and at every reload.
+    pub resolve_wait: Duration,
     /// How long to wait for a first handshake before routes are applied; zero does not wait.
     pub handshake_wait: Duration,
     /// Where the tunnel keeps its sockets and files.
@@ -103,8 +105,11 @@ struct Shared {
     name: String,
     path: PathBuf,
     directories: Directories,
+    resolve_wait: Duration,
     started: Instant,
     pump: PumpHandle,
+    /// Gives the start up, as long as it lasts.
+    cancel: Arc<Notify>,
     stop_requested: Notify,
     /// The mark of the tunnel's own datagrams; 0 is none.
     fwmark: AtomicU32,

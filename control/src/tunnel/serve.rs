@@ -101,6 +101,8 @@ impl ApiHandler for Shared {
     }
 
     async fn down(&self) -> Result<(), ApiError> {
+        // A start that is under way is given up; one that is done no longer listens to that.
+        self.cancel.notify_one();
         self.stop_requested.notify_one();
         Ok(())
     }
