@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 /// A packet-tunnel engine: WireGuard in userspace, routed and resolved as you asked.
 #[derive(Debug, Parser)]
-#[command(name = "adit", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "adit", version, max_term_width = 100, after_help = AFTER_HELP, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -240,7 +240,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 /// The longest that a start may be told to wait for something, in seconds.
 const MAX_WAIT: u64 = 3600;
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
 Exit codes:
   0  it is done
   1  it failed
@@ -251,6 +251,10 @@ Exit codes:
   6  no such tunnel
   7  a name does not resolve, or the network does not answer
   130  interrupted before it was done, and undone
+
+Environment:
+  ADIT_LOG  what to log, if --log does not say
+  NO_COLOR  no colours, if --color does not say
 
 Tunnels are looked for in /etc/wireguard and /etc/adit.";
 
@@ -276,8 +280,9 @@ mod tests {
     fn the_help_lists_the_exit_codes_that_there_are() {
         use crate::failure::Kind::*;
         let documented: Vec<u8> =
-            EXIT_CODES.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse().ok()).collect();
-        let mut all = vec![NobodyReads, Failed, Usage, Configuration, NotPermitted, Exists, NotFound, Network, Interrupted];
+            AFTER_HELP.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse().ok()).collect();
+        let mut all =
+            vec![NobodyReads, Failed, Usage, Configuration, NotPermitted, Exists, NotFound, Network, Interrupted];
         assert_eq!(documented, all.drain(..).map(crate::failure::Kind::code).collect::<Vec<_>>());
     }
 

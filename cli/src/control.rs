@@ -94,7 +94,10 @@ pub(crate) async fn client_failure(name: &str, error: &ClientError) -> Failure {
     match error {
         error if error.is_not_running() => not_running(name).await,
         ClientError::Forbidden { .. } => Failure::new(Kind::NotPermitted, error),
-        ClientError::BadConfiguration { .. } => Failure::new(Kind::Configuration, error),
+        ClientError::BadConfiguration { reason } => {
+            let message = format!("the file is wrong, and the tunnel {name} goes on as it was\n{reason}");
+            Failure::new(Kind::Configuration, message)
+        }
         ClientError::Name { .. } => Failure::new(Kind::NotFound, error),
         error => Failure::failed(error),
     }

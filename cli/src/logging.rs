@@ -26,7 +26,10 @@ const ROTATE_AT: u64 = 1 << 20;
 /// Starts logging for the whole process.
 pub(crate) fn init(options: &Global) -> Outcome {
     if let Some(unknown) = options.log.split(',').map(str::trim).find(|part| !is_directive(part)) {
-        let text = format!("--log {}: `{unknown}` is neither a level ({LEVELS}) nor one for a module, like adit_core=trace", options.log);
+        let text = format!(
+            "--log {}: `{unknown}` is neither a level ({LEVELS}) nor one for a module, like adit_core=trace",
+            options.log
+        );
         return Err(Failure::new(Kind::Usage, text));
     }
     // boringtun reports a peer that is merely idle as an error; the engine's own events tell what happened.
@@ -56,7 +59,9 @@ pub(crate) fn init(options: &Global) -> Outcome {
 
 /// Whether a part of a filter can mean something: a bare word that is no level would silence everything but itself.
 fn is_directive(part: &str) -> bool {
-    part.contains(['=', '[', ':']) || part.starts_with("adit") || part.parse::<LevelFilter>().is_ok()
+    // To the library the empty word is a level, too.
+    let is_level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    is_level || part.contains(['=', '[', ':']) || part.starts_with("adit")
 }
 
 /// Levels for messages.

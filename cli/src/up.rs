@@ -50,7 +50,7 @@ enum Report {
 pub(crate) fn run(options: &Up, global: &Global) -> Outcome {
     let (path, name) = target(options)?;
     // An error in the file is told at once, before anything is started.
-    let loaded = config::load(&path).map_err(|error| Failure::new(check::failure_kind(&error), error))?;
+    let loaded = config::load(&path).map_err(|error| check::failure(&path, &error))?;
     if options.report_ready {
         return serve(options, path, name, loaded);
     }
@@ -100,11 +100,11 @@ async fn refuse_running(name: &str) -> Outcome {
 /// Starts this program again as a daemon and waits for its report; an interrupt meanwhile is passed on to it.
 async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outcome {
     let log_file = log_file(global, name)?;
-    let path = std::fs::canonicalize(path)?;
     if !path.is_file() {
         let message = format!("{}: a daemon reads its file again; what is no file needs --foreground", path.display());
         return Err(Failure::new(Kind::Configuration, message));
     }
+    let path = std::fs::canonicalize(path)?;
     let mut signals = Signals::new()?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--log")
@@ -135,9 +135,9 @@ async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outco
         loop {
             tokio::select! {
                 line = &mut first_line => break Ok(line?.unwrap_or_default()),
-                Told::End = signals.next() => {
+                told = signals.next() => if let Told::End = told {
                     break Err(Failure::new(Kind::Interrupted, format!("interrupted: {name} was not brought up")));
-                }
+                },
                 () = &mut deadline => {
                     let text = format!("{name} did not come up within {} s; see {}", limit.as_secs(), log_file.display());
                     break Err(Failure::failed(text));
@@ -246,7 +246,9 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
             tokio::select! {
                 started = &mut start => break started.map_err(|error| failure(&error))?,
                 // A reload before the tunnel is up would read the same file again.
-                Told::End = signals.next() => cancel.notify_one(),
+                told = signals.next() => if let Told::End = told {
+                    cancel.notify_one();
+                },
             }
         }
     };

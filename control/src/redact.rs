@@ -17,11 +17,7 @@ pub fn keys(text: &str) -> Cow<'_, str> {
             && after.first() == Some(&b'=')
             && after.get(1).is_none_or(|byte| !is_key_byte(*byte) && *byte != b'=');
         let hex = word.len() == HEX_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if base64 {
-            Some((word.len() + 1, "(key)"))
-        } else {
-            hex.then_some((word.len(), "(key)"))
-        }
+        if base64 { Some((word.len() + 1, "(key)")) } else { hex.then_some((word.len(), "(key)")) }
     })
 }
 
@@ -94,7 +90,9 @@ mod tests {
     #[test]
     fn keys_go_wherever_they_stand() {
         let hex = "0f".repeat(32);
-        for (before, after) in [("", ""), ("PrivateKey = ", "\n"), ("key=", " x"), ("\\n", "\\n"), ("\u{1b}[2m=\u{1b}[0m", "ä")] {
+        for (before, after) in
+            [("", ""), ("PrivateKey = ", "\n"), ("key=", " x"), ("\\n", "\\n"), ("\u{1b}[2m=\u{1b}[0m", "ä")]
+        {
             for key in [KEY, &hex] {
                 assert_eq!(keys(&format!("{before}{key}{after}")), format!("{before}(key){after}"));
             }
@@ -104,7 +102,9 @@ mod tests {
 
     #[test]
     fn what_is_no_key_stays() {
-        for text in ["", "peer=eHh4", "/etc/wireguard/wg0.conf", &"a".repeat(44), &"f".repeat(63), &format!("x{KEY}"), "ä\\"] {
+        for text in
+            ["", "peer=eHh4", "/etc/wireguard/wg0.conf", &"a".repeat(44), &"f".repeat(63), &format!("x{KEY}"), "ä\\"]
+        {
             assert!(matches!(keys(text), Cow::Borrowed(same) if same == text), "{text}");
         }
     }
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn times_versions_and_paths_of_code_are_no_addresses() {
-        for text in ["2026-11-21T09:51:48.123456Z  INFO", "adit_core::wg::peer: x", "0.1.0", "12:34:56", "%i", "a::b_c"] {
+        for text in ["2026-11-21T09:51:48.123456Z  INFO", "adit_core::wg::peer: x", "0.1.0", "12:34:56", "%i", "a::b_c"]
+        {
             assert_eq!(addresses(text), text);
         }
     }

@@ -77,7 +77,9 @@ fn a_hook_that_fails_undoes_what_came_before_it() -> Result<()> {
 fn addresses_and_routes_that_clash_are_undone() -> Result<()> {
     let host = Host::new("clash")?;
     host.namespace().ip("route add 10.9.1.0/24 dev under0")?;
-    host.write(&format!("Address = 10.9.0.1/24\n[Peer]\nPublicKey = {STRANGER}\nAllowedIPs = 10.9.2.0/24, 10.9.1.0/24"))?;
+    host.write(&format!(
+        "Address = 10.9.0.1/24\n[Peer]\nPublicKey = {STRANGER}\nAllowedIPs = 10.9.2.0/24, 10.9.1.0/24"
+    ))?;
     refused(&host, "", 5, "10.9.1.0/24")?;
     host.write("Address = fd09::1/64\nMTU = 1000")?;
     refused(&host, "", 3, "1280")
@@ -92,7 +94,11 @@ fn without_privileges_it_is_code_4_and_says_what_is_missing() -> Result<()> {
     // Root without capabilities may write everywhere, and make no device.
     let bare = ["--bounding-set=-all", "--inh-caps=-all", ADIT, "up"];
     for foreground in [None, Some("--foreground")] {
-        let run = process::finish(host.namespace().command("setpriv").args(bare).args(foreground).arg(host.file()), "", LIMIT)?;
+        let run = process::finish(
+            host.namespace().command("setpriv").args(bare).args(foreground).arg(host.file()),
+            "",
+            LIMIT,
+        )?;
         assert_failed(&run, 4, "CAP_NET_ADMIN");
         host.assert_as_before(&before, &run.title)?;
     }

@@ -72,7 +72,7 @@ fn an_interrupt_during_a_start_undoes_it() -> Result<()> {
         ("names", name.clone(), "--resolve-wait 60"),
         ("PreUp", format!("PreUp = echo started; sleep 600 & sleep 600\n{}", full_tunnel()), ""),
         ("handshake", full_tunnel(), "--handshake-wait 60"),
-        ("PostUp", format!("{}", full_tunnel().replace("[Peer]", "PostUp = echo started; sleep 600\n[Peer]")), ""),
+        ("PostUp", full_tunnel().replace("[Peer]", "PostUp = echo started; sleep 600\n[Peer]"), ""),
     ] {
         host.write(&lines)?;
         for (signal, foreground) in [(Signal::SIGINT, false), (Signal::SIGTERM, false), (Signal::SIGINT, true)] {

@@ -100,7 +100,10 @@ fn down_returns_when_all_is_undone() -> Result<()> {
 fn a_failing_hook_on_the_way_down_does_not_stop_it() -> Result<()> {
     let host = Host::new("downhook")?;
     let done = host.path("done");
-    host.write(&format!("Address = 10.9.0.1/24\nPreDown = false\nPreDown = kill -9 $$\nPostDown = touch {}", done.display()))?;
+    host.write(&format!(
+        "Address = 10.9.0.1/24\nPreDown = false\nPreDown = kill -9 $$\nPostDown = touch {}",
+        done.display()
+    ))?;
     let before = host.snapshot()?;
     let mut up = host.foreground("")?;
     up.wait_for_line("tunnel is up", LIMIT)?;
@@ -148,9 +151,7 @@ fn a_reload_applies_the_file_and_a_wrong_file_changes_nothing() -> Result<()> {
 
     host.write(&format!("Address = 10.9.0.1/24\n{peer}"))?;
     kill(pid, Signal::SIGHUP)?;
-    eventually("the peer", LIMIT, || {
-        wg::show(host.namespace(), &host.name).is_ok_and(|dump| dump.peers.len() == 1)
-    })?;
+    eventually("the peer", LIMIT, || wg::show(host.namespace(), &host.name).is_ok_and(|dump| dump.peers.len() == 1))?;
     eventually("the route", LIMIT, || host.namespace().ip("route").is_ok_and(|routes| routes.contains("10.9.1.0/24")))?;
 
     host.write(&format!("Address = 10.9.0.300/24\n{peer}"))?;

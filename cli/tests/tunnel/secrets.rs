@@ -40,7 +40,9 @@ fn life(level: &str, format: &str) -> Result<(String, Vec<String>)> {
     let run = one.up(&format!("{options} --handshake-wait 10 --log-file {}", log.display()))?;
     seen += &format!("{}{}", run.stderr, run.stdout);
     run.success()?;
-    eventually("a handshake", LIMIT, || wg::show(one.namespace(), &one.name).is_ok_and(|dump| dump.peers[0].latest_handshake.is_some()))?;
+    eventually("a handshake", LIMIT, || {
+        wg::show(one.namespace(), &one.name).is_ok_and(|dump| dump.peers[0].latest_handshake.is_some())
+    })?;
     adit_tests::tools::ping(one.namespace(), "10.9.0.2".parse()?, 3, std::time::Duration::from_millis(50))?;
     for host in [&one, &two] {
         seen += &String::from_utf8_lossy(&fs::read(format!("/proc/{}/cmdline", host.pid()?))?);
@@ -67,7 +69,9 @@ fn life(level: &str, format: &str) -> Result<(String, Vec<String>)> {
     one.namespace().ip("route add 10.9.4.0/24 dev under0")?;
     one.write_raw(&good.replace("10.9.0.2/32", "10.9.4.0/24"))?;
     kill(pid, Signal::SIGHUP)?;
-    eventually("the log to tell", LIMIT, || fs::read_to_string(&log).is_ok_and(|log| log.matches("not reloaded").count() == 2))?;
+    eventually("the log to tell", LIMIT, || {
+        fs::read_to_string(&log).is_ok_and(|log| log.matches("not reloaded").count() == 2)
+    })?;
 
     seen += &fs::read_to_string(two.log())?;
     for host in [&one, &two] {
@@ -96,7 +100,8 @@ fn no_key_is_told_even_when_everything_is_logged() -> Result<()> {
         assert!(seen.contains("TRACE") || seen.contains("DEBUG"), "it was meant to be much: {seen}");
         for secret in secrets {
             // Without its last characters it would be no less of a leak, and escapes could hide them.
-            let found = seen.lines().find(|line| line.to_ascii_lowercase().contains(&secret[..40].to_ascii_lowercase()));
+            let found =
+                seen.lines().find(|line| line.to_ascii_lowercase().contains(&secret[..40].to_ascii_lowercase()));
             assert_eq!(found, None, "a key is shown");
         }
     }
@@ -108,8 +113,10 @@ fn no_key_is_told_even_when_everything_is_logged() -> Result<()> {
 fn no_address_is_logged_above_debug() -> Result<()> {
     for (level, format) in [("info", "human"), ("trace", "human"), ("trace", "json")] {
         let (seen, _) = life(level, format)?;
-        let is_above = |line: &&str| [" INFO ", " WARN ", "ERROR "].iter().any(|level| line.contains(level))
-            || ["\"INFO\"", "\"WARN\"", "\"ERROR\""].iter().any(|level| line.contains(level));
+        let is_above = |line: &&str| {
+            [" INFO ", " WARN ", "ERROR "].iter().any(|level| line.contains(level))
+                || ["\"INFO\"", "\"WARN\"", "\"ERROR\""].iter().any(|level| line.contains(level))
+        };
         let lines: Vec<&str> = seen.lines().filter(is_above).collect();
         assert!(lines.len() >= 8, "{seen}");
         for line in lines {

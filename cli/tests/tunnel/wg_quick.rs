@@ -131,7 +131,10 @@ fn hooks_run_in_order_with_the_interfaces_name() -> Result<()> {
 #[ignore = "needs root: run by cargo xtask test"]
 fn save_config_writes_what_the_tunnel_is_on_the_way_down() -> Result<()> {
     let host = Host::new("save")?;
-    host.write(&format!("Address = 10.9.0.1/24\nSaveConfig = true\nPostUp = true\n# a comment\n{}", peer("10.9.5.0/24")))?;
+    host.write(&format!(
+        "Address = 10.9.0.1/24\nSaveConfig = true\nPostUp = true\n# a comment\n{}",
+        peer("10.9.5.0/24")
+    ))?;
     fs::set_permissions(host.file(), fs::Permissions::from_mode(0o640))?;
     host.up("")?.success()?;
     let (other, psk) = (wg::private_key()?.public_key(), host.path("psk"));
@@ -198,7 +201,8 @@ fn a_key_that_a_hook_sets_is_as_good_as_one_in_the_file() -> Result<()> {
         run.success()?;
         assert_eq!(wg::show(one.namespace(), &one.name)?.private_key.as_ref(), Some(&one.key), "{hook}");
         eventually("an answer through the tunnel", LIMIT, || {
-            let answered = tools::ping(one.namespace(), "10.9.0.2".parse().unwrap(), 1, std::time::Duration::from_millis(10));
+            let answered =
+                tools::ping(one.namespace(), "10.9.0.2".parse().unwrap(), 1, std::time::Duration::from_millis(10));
             answered.is_ok_and(|pings| pings.received == 1)
         })?;
         // A reload runs no hooks, so it must not take the key away.

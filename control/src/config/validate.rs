@@ -119,7 +119,8 @@ impl Validator<'_> {
             // wg-quick(8) suggests `PostUp = wg set %i private-key FILE` for keys that are not to be in the file.
             let set_by_hook = |hook: &String| hook.contains("private-key");
             if ![&interface.pre_up, &interface.post_up].into_iter().flatten().any(set_by_hook) {
-                let message = "the private key is missing: no peer is reached until `wg set` gives one to the interface";
+                let message =
+                    "the private key is missing: no peer is reached until `wg set` gives one to the interface";
                 let name = section.key_name(self.format, Key::PrivateKey, None);
                 self.report.warning(Finding::at(section.offset, message).key(name));
             }

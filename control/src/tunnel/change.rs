@@ -158,7 +158,12 @@ fn difference(old: &Config, new: &Config, old_names: &Resolved, new_names: &Reso
     });
     Update {
         // A file without a key leaves it to others, who may have set one meanwhile.
-        private_key: new.interface.private_key.clone().filter(|key| old.interface.private_key.as_ref() != Some(key)).map(Some),
+        private_key: new
+            .interface
+            .private_key
+            .clone()
+            .filter(|key| old.interface.private_key.as_ref() != Some(key))
+            .map(Some),
         replace_peers: false,
         peers: gone.chain(changed).collect(),
     }

@@ -49,8 +49,7 @@ pub(super) async fn run_all(hook: &'static str, commands: &[String], interface: 
 }
 
 async fn run_one(hook: &'static str, command: &str, interface: &str) -> Result<(), TunnelError> {
-    let failed =
-        |outcome: String| TunnelError::Hook { hook, command: redact::keys(command).into_owned(), outcome };
+    let failed = |outcome: String| TunnelError::Hook { hook, command: redact::keys(command).into_owned(), outcome };
     let text = command.replace("%i", interface);
     tracing::info!(hook, "run");
     tracing::debug!(hook, command = %redact::keys(&text), "command");
