@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use adit_control::api::{self, ApiClient, ClientError};
+use adit_control::journal::Journal;
 use adit_control::recover::{Recovered, candidates, recover};
 use adit_control::route::RouteError;
 use adit_control::{socket, uapi};
@@ -22,8 +23,8 @@ pub(crate) fn down(options: &Named) -> Outcome {
     let name = locate::name(&options.tunnel)?;
     block_on(async {
         match ApiClient::connect(Path::new(api::SOCKET_DIR), &name).await {
-            Ok(client) => match client.down(DOWN_LIMIT).await {
-                Ok(()) => Ok(()),
+            Ok(client) => match end(client).await {
+                Ok(pid) => nothing_left(&name, pid),
                 Err(error) => Err(client_failure(&name, &error).await),
             },
             Err(error) if error.is_not_running() => match recover(Path::new(api::SOCKET_DIR), &name).await {
@@ -40,6 +41,24 @@ pub(crate) fn down(options: &Named) -> Outcome {
             Err(error) => Err(client_failure(&name, &error).await),
         }
     })
+}
+
+/// Brings the tunnel down and returns the process that it was.
+async fn end(mut client: ApiClient) -> Result<u32, ClientError> {
+    let (_, pid) = client.version().await?;
+    client.down(DOWN_LIMIT).await?;
+    Ok(pid)
+}
+
+/// Fails if the process has left its journal: then it could not undo everything, or was killed.
+fn nothing_left(name: &str, pid: u32) -> Outcome {
+    let left = Journal::load(Path::new(api::SOCKET_DIR), name).map_err(Failure::failed)?;
+    if left.is_some_and(|journal| journal.owner().pid == pid) {
+        return Err(Failure::failed(format!(
+            "{name} has ended and could not undo everything; its log tells why, and `adit recover {name}` tries again"
+        )));
+    }
+    Ok(())
 }
 
 /// Has a tunnel read its file again.

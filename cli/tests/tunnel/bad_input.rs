@@ -162,6 +162,25 @@ fn a_foreground_tunnel_survives_that_nobody_reads_its_log() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test"]
+fn a_damaged_journal_and_a_file_in_the_way_of_a_socket_are_kept() -> Result<()> {
+    let host = Host::new("damaged")?;
+    host.write("Address = 10.9.0.1/24")?;
+    for (path, text) in [
+        (format!("/run/adit/{}.journal", host.name), "is damaged"),
+        (format!("/run/adit/{}.sock", host.name), "exists and is not a socket"),
+        (format!("/var/run/wireguard/{}.sock", host.name), "exists and is not a socket"),
+    ] {
+        fs::create_dir_all(std::path::Path::new(&path).parent().unwrap())?;
+        fs::write(&path, "precious")?;
+        refused(&host, "", 1, text)?;
+        assert_eq!(fs::read_to_string(&path)?, "precious");
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
 fn what_cannot_be_a_daemons_file_is_told() -> Result<()> {
     let host = Host::new("pipe")?;
     let text = format!("[Interface]\nPrivateKey = {}\n", host.key.to_base64());

@@ -138,6 +138,9 @@ fn down_gives_up_a_start_and_the_daemon_may_be_told_to_end_too() -> Result<()> {
 
     let mut up = start(&host, "", false)?;
     wait_until_busy(&host, "PreUp")?;
+    // A reload means nothing yet, and must not make it deaf.
+    up.signal(Signal::SIGHUP)?;
+    send(host.pid()?, Signal::SIGHUP)?;
     send(host.pid()?, Signal::SIGTERM)?;
     assert_eq!(up.wait_exit(LIMIT)?.code(), Some(130), "{up}");
     host.assert_as_before(&before, "after SIGTERM to the daemon")?;
@@ -153,6 +156,26 @@ fn down_gives_up_a_start_and_the_daemon_may_be_told_to_end_too() -> Result<()> {
     }
     host.adit(&format!("recover {}", host.name))?.success()?;
     host.assert_as_before(&before, "after SIGKILL to the daemon")
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn down_tells_when_the_tunnel_is_killed_on_the_way() -> Result<()> {
+    let host = Host::new("downkill")?;
+    let before = host.snapshot()?;
+    host.write(&full_tunnel().replace("[Peer]", "PreDown = exec sleep 600\n[Peer]"))?;
+    host.up("")?.success()?;
+    let pid = host.pid()?;
+    let mut down = Process::start("adit down", &mut host.command(["down", &host.name]))?;
+    eventually("the hook", LIMIT, || sleeps(&host))?;
+    send(pid, Signal::SIGKILL)?;
+    assert_eq!(down.wait_exit(LIMIT)?.code(), Some(1), "{down}");
+    assert!(down.output().contains("could not undo everything"), "{down}");
+    for pid in host.namespace().pids()? {
+        send(pid, Signal::SIGKILL)?;
+    }
+    host.adit(&format!("recover {}", host.name))?.success()?;
+    host.assert_as_before(&before, "after recover")
 }
 
 #[test]

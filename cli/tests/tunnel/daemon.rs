@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use adit_tests::process::is_alive;
-use adit_tests::{eventually, wg};
+use adit_tests::{Process, eventually, wg};
 use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -54,6 +54,28 @@ fn up_returns_when_it_is_ready_and_leaves_a_daemon_of_its_own() -> Result<()> {
     eventually("the log to go", LIMIT, || !host.log().exists())?;
     assert_failed(&host.adit(&format!("down {}", host.name))?, 6, "is not up");
     assert_failed(&host.adit(&format!("reload {}", host.name))?, 6, "is not up");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn of_two_starts_at_once_one_wins_and_the_other_is_code_5() -> Result<()> {
+    let host = Host::new("race")?;
+    host.write("Address = 10.9.0.1/24")?;
+    let before = host.snapshot()?;
+    for round in 0..5 {
+        let start = || Process::start("adit up", host.command(["up"]).arg(host.file()));
+        let mut starts = [start()?, start()?, start()?];
+        let mut codes = Vec::new();
+        for one in &mut starts {
+            codes.push(one.wait_exit(LIMIT)?.code());
+        }
+        codes.sort_unstable();
+        assert_eq!(codes, [Some(0), Some(5), Some(5)], "round {round}: {starts:?}");
+        assert_eq!(host.status()?["name"], *host.name);
+        host.adit(&format!("down {}", host.name))?.success()?;
+        host.assert_as_before(&before, "after the end of the one")?;
+    }
     Ok(())
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Host {
     folder: tempfile::TempDir,
     pub(crate) name: String,
     pub(crate) key: adit_core::PrivateKey,
+    /// Another key that the interface may be given.
+    pub(crate) other_key: adit_core::PrivateKey,
 }
 
 impl Host {
@@ -49,6 +51,7 @@ impl Host {
             folder: tempfile::tempdir()?,
             name: names::link("cli"),
             key: wg::private_key()?,
+            other_key: wg::private_key()?,
         })
     }
 
@@ -169,7 +172,9 @@ impl Drop for Host {
         for file in self.shared_files() {
             let _ = fs::remove_file(file);
         }
-        let _ = fs::remove_file(format!("/var/lib/adit/{}.timestamp", self.key.public_key().to_hex()));
+        for key in [&self.key, &self.other_key] {
+            let _ = fs::remove_file(format!("/var/lib/adit/{}.timestamp", key.public_key().to_hex()));
+        }
     }
 }
 
