@@ -27,7 +27,7 @@ pub fn addresses(text: &str) -> Cow<'_, str> {
     let is_address_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.%".contains(&byte);
     replace(text, is_address_byte, |word, _| {
         let trimmed = word.trim_end_matches([':', '.']);
-        let found = [word, trimmed].into_iter().find(|word| {
+        let found = [trimmed, word].into_iter().find(|word| {
             let without_scope = word.split_once('%').map_or(*word, |(address, _)| address);
             without_scope.parse::<IpAddr>().is_ok() || word.parse::<SocketAddr>().is_ok()
         });

@@ -133,7 +133,27 @@ fn a_failing_hook_on_the_way_down_does_not_stop_it() -> Result<()> {
     assert_eq!(status.code(), Some(1), "{up}");
     assert!(up.output().contains("PreDown `false` ended with exit status: 1"), "{up}");
     assert!(done.exists());
-    host.assert_as_before(&before, "after the end")
+    host.assert_as_before(&before, "after the end")?;
+
+    fs::remove_file(&done)?;
+    host.up("")?.success()?;
+    let run = host.adit(&format!("down {}", host.name))?;
+    assert_failed(&run, 1, "PreDown `false` ended with exit status: 1");
+    assert!(done.exists());
+    host.assert_as_before(&before, "after down")
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_configuration_that_cannot_be_saved_is_told_when_the_tunnel_is_down() -> Result<()> {
+    let host = Host::new("unsaved")?;
+    host.write("Address = 10.9.0.1/24\nSaveConfig = true")?;
+    let before = host.snapshot()?;
+    host.up("")?.success()?;
+    fs::remove_dir_all(host.file().parent().unwrap())?;
+    let run = host.adit(&format!("down {}", host.name))?;
+    assert_failed(&run, 1, "the configuration was not saved to");
+    host.assert_as_before(&before, "after down")
 }
 
 #[test]

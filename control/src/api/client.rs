@@ -62,14 +62,23 @@ impl ApiClient {
     /// Brings the tunnel down and waits, at most `limit`, until it has undone everything.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::TimedOut`] if it is still at it.
+    /// [`ClientError`]; [`ClientError::TimedOut`] if it is still at it, [`ClientError::Stopped`] if it is down and
+    /// something failed on the way.
     pub async fn down(mut self, limit: Duration) -> Result<(), ClientError> {
         match self.request(Request::Down, SILENCE).await? {
             Response::Stopping => {}
             other => return Err(self.unexpected(other)),
         }
-        let gone = tokio::time::timeout(limit, self.lines.closed()).await;
-        gone.map_err(|_| ClientError::TimedOut { path: self.path, limit })
+        self.lines.set_patience(limit);
+        match self.lines.next().await {
+            Ok(Some(line)) => match serde_json::from_slice::<Envelope<Response>>(line).map(|line| line.content) {
+                Ok(Response::Error(error)) => Err(ClientError::Stopped { reason: error.message }),
+                _ => Err(self.malformed("something else than the end of the connection or an error")),
+            },
+            Err(LineError::Silent(limit)) => Err(ClientError::TimedOut { path: self.path, limit }),
+            // However the connection ended, the tunnel has.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// Sends a request and reads its answer, which may take `patience` to begin.

@@ -59,6 +59,12 @@ pub enum ClientError {
         /// All that is wrong.
         reason: String,
     },
+    /// The tunnel is down, and something failed on the way.
+    #[error("{reason}")]
+    Stopped {
+        /// What failed.
+        reason: String,
+    },
     /// The socket failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -80,6 +86,12 @@ impl ClientError {
         match error {
             LineError::TooLong { .. } | LineError::Truncated => Self::Malformed { path, reason: error.to_string() },
             LineError::Silent(limit) => Self::TimedOut { path, limit },
+            // A process that dies in the middle of a conversation leaves it like this.
+            LineError::Io(source)
+                if matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+            {
+                Self::NotRunning { path }
+            }
             LineError::Io(source) => Self::Io { path, source },
         }
     }

@@ -9,7 +9,7 @@ use adit_tun::device::linux::{LinuxTun, TunOptions};
 use adit_tun::handle::{PumpCommand, PumpHandle};
 use adit_tun::pump::Pump;
 use adit_tun::socket::{UdpOptions, UdpSockets};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
 use super::resolve::{Resolved, resolve};
@@ -51,6 +51,7 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
         pump,
         cancel: Arc::clone(&cancel),
         stop_requested: Notify::new(),
+        outcome: watch::Sender::new(None),
         fwmark: AtomicU32::new(mark),
         state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, journal })),
     });
