@@ -153,7 +153,8 @@ impl Tunnel {
         }
     }
 
-    /// Reads the file again and applies what changed; see [`Shared::reload`].
+    /// Reads the file again and applies what changed. Sessions of peers whose keys stay the same go on; hooks do not run.
+    /// Returns what the file says and was not applied, a sentence each.
     ///
     /// # Errors
     /// What was wrong; the running tunnel goes on as it was.
