@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 /// A packet-tunnel engine: WireGuard in userspace, routed and resolved as you asked.
 #[derive(Debug, Parser)]
-#[command(name = "adit", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "adit", version, max_term_width = 100, after_help = AFTER_HELP, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -93,8 +94,10 @@ Examples:
     #[command(after_help = "Example:\n  umask 077; adit genkey | tee private | adit pubkey > public")]
     Genkey,
     /// Make a preshared key
+    #[command(after_help = "Example:\n  umask 077; adit genpsk > preshared")]
     Genpsk,
     /// Read a private key from standard input and print its public key
+    #[command(after_help = "Example:\n  adit pubkey < private > public")]
     Pubkey,
     /// Show a tunnel at work on this machine: two engines, real UDP, a transfer that is verified
     #[command(after_help = "\
@@ -141,8 +144,11 @@ pub(crate) struct Up {
     #[arg(long, short)]
     pub(crate) foreground: bool,
     /// How long to wait for a first handshake before routes are applied, in seconds; 0 does not wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=MAX_WAIT))]
     pub(crate) handshake_wait: u64,
+    /// How long the names of endpoints may take to resolve, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT))]
+    pub(crate) resolve_wait: u64,
     /// The pipe's other end is the command that a person typed: report there, then let go of it
     #[arg(long, hide = true)]
     pub(crate) report_ready: bool,
@@ -160,8 +166,8 @@ pub(crate) struct Status {
     #[arg(long, short)]
     pub(crate) watch: bool,
     /// Seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, requires = "watch")]
-    pub(crate) interval: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = parse_interval)]
+    pub(crate) interval: Duration,
 }
 
 /// Options of `recover`.
@@ -225,7 +231,16 @@ fn parse_size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a size is a number from 1, like 64MiB".to_owned())
 }
 
-const EXIT_CODES: &str = "\
+/// Reads a number of seconds, of which a tenth is the shortest that makes sense.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=86_400.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "a number of seconds from 0.1 to 86400, like 0.5".to_owned())
+}
+
+/// The longest that a start may be told to wait for something, in seconds.
+const MAX_WAIT: u64 = 3600;
+
+const AFTER_HELP: &str = "\
 Exit codes:
   0  it is done
   1  it failed
@@ -235,6 +250,11 @@ Exit codes:
   5  it is there already: the interface, the name or the UDP port is in use
   6  no such tunnel
   7  a name does not resolve, or the network does not answer
+  130  interrupted before it was done, and undone
+
+Environment:
+  ADIT_LOG  what to log, if --log does not say
+  NO_COLOR  no colours, if --color does not say
 
 Tunnels are looked for in /etc/wireguard and /etc/adit.";
 
@@ -246,6 +266,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_read_within_bounds() {
+        assert_eq!(parse_interval("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "0", "-1", "NaN", "inf", "1e9", "soon"] {
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_help_lists_the_exit_codes_that_there_are() {
+        use crate::failure::Kind::*;
+        let documented: Vec<u8> =
+            AFTER_HELP.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse().ok()).collect();
+        let mut all =
+            vec![NobodyReads, Failed, Usage, Configuration, NotPermitted, Exists, NotFound, Network, Interrupted];
+        assert_eq!(documented, all.drain(..).map(crate::failure::Kind::code).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `adit check`: everything that is wrong with a configuration, at once.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use adit_control::config;
 use serde_json::json;
@@ -33,22 +34,35 @@ pub(crate) fn run(options: &Check) -> Outcome {
             Ok(())
         }
         Err(error) => {
-            let kind = failure_kind(&error);
-            let count =
-                error.diagnostics().iter().filter(|d| d.severity == config::Severity::Error).count() + error.omitted();
-            if kind != Kind::Configuration {
-                return Err(Failure::new(kind, error));
+            if error.io_kind().is_some() {
+                return Err(failure(&path, &error));
             }
             if !options.json {
                 writeln!(io::stdout(), "{error}")?;
             }
-            Err(Failure::new(kind, format!("{}: {count} error{}", path.display(), if count == 1 { "" } else { "s" })))
+            Err(Failure::new(Kind::Configuration, count(&path, &error)))
         }
     }
 }
 
+/// Why a configuration cannot be used, with all that is wrong with it.
+pub(crate) fn failure(path: &Path, error: &config::ConfigError) -> Failure {
+    let message = match error.io_kind() {
+        // It is one sentence, and whoever reads it is told already that it is an error.
+        Some(_) => error.to_string().replacen(": error: ", ": ", 1),
+        None => format!("{}\n{error}", count(path, error)),
+    };
+    Failure::new(failure_kind(error), message)
+}
+
+/// How many errors a file has.
+fn count(path: &Path, error: &config::ConfigError) -> String {
+    let errors = error.diagnostics().iter().filter(|d| d.severity == config::Severity::Error).count() + error.omitted();
+    format!("{}: {errors} error{}", path.display(), if errors == 1 { "" } else { "s" })
+}
+
 /// The exit code's meaning of a configuration that cannot be used.
-pub(crate) fn failure_kind(error: &config::ConfigError) -> Kind {
+fn failure_kind(error: &config::ConfigError) -> Kind {
     match error.io_kind() {
         Some(io::ErrorKind::NotFound) => Kind::NotFound,
         Some(io::ErrorKind::PermissionDenied) => Kind::NotPermitted,

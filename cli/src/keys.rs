@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use adit_core::{PresharedKey, PrivateKey};
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, tell};
 
 /// Longer input than this is no key.
 const MAX_INPUT: u64 = 4096;
@@ -58,6 +58,6 @@ fn warn_if_world_readable() {
     let is_file = nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode & nix::sys::stat::SFlag::S_IFMT.bits())
         == nix::sys::stat::SFlag::S_IFREG;
     if is_file && mode.intersects(nix::sys::stat::Mode::S_IRWXO) {
-        anstream::eprintln!("Warning: writing to a world accessible file. Consider setting the umask to 077.");
+        tell("Warning: writing to a world accessible file. Consider setting the umask to 077.");
     }
 }

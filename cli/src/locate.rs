@@ -12,13 +12,15 @@ const DIRECTORIES: [&str; 2] = ["/etc/wireguard", "/etc/adit"];
 /// What a configuration may be written in.
 const EXTENSIONS: [&str; 3] = ["conf", "toml", "json"];
 
+/// What a name may be, as wg-quick(8) has it.
+pub(crate) const NAMES: &str = "an interface's name is 1 to 15 of the characters A-Z a-z 0-9 _ = + . -";
+
 /// The file that is meant, and the name of its tunnel.
 pub(crate) fn file(argument: &str) -> Outcome<(PathBuf, String)> {
     let path = if is_path(argument) { PathBuf::from(argument) } else { find(argument)? };
     let name = config::interface_name(&path).map(str::to_owned).ok_or_else(|| {
         let message = format!(
-            "{}: a tunnel is named after its file, and an interface's name is 1 to 15 of the characters A-Z a-z 0-9 _ = + . -; \
-             rename the file, or give --interface NAME",
+            "{}: a tunnel is named after its file, and {NAMES}; rename the file, or give --interface NAME",
             path.display()
         );
         Failure::new(Kind::Configuration, message)
@@ -38,10 +40,19 @@ fn is_path(argument: &str) -> bool {
 fn find(name: &str) -> Outcome<PathBuf> {
     let candidates =
         || DIRECTORIES.iter().flat_map(|dir| EXTENSIONS.map(|ext| Path::new(dir).join(format!("{name}.{ext}"))));
-    candidates().find(|path| path.exists()).ok_or_else(|| {
-        let looked: Vec<_> = candidates().map(|path| path.display().to_string()).collect();
-        Failure::new(Kind::NotFound, format!("there is no tunnel `{name}`: looked for {}", looked.join(", ")))
-    })
+    for path in candidates() {
+        match path.try_exists() {
+            Ok(true) => return Ok(path),
+            // wg-quick's folder is closed to others, who must not be told that there is nothing.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                let message = format!("cannot look for {}: {error}; root may, or give the file's path", path.display());
+                return Err(Failure::new(Kind::NotPermitted, message));
+            }
+            _ => {}
+        }
+    }
+    let looked: Vec<_> = candidates().map(|path| path.display().to_string()).collect();
+    Err(Failure::new(Kind::NotFound, format!("there is no tunnel `{name}`: looked for {}", looked.join(", "))))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Colour, Command};
-use failure::Outcome;
+use failure::{Kind, Outcome};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,7 +29,9 @@ fn main() -> ExitCode {
     match logging::init(&cli.global).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            anstream::eprintln!("{}: {}", owo_colors::OwoColorize::red(&"error"), failure.message);
+            if failure.kind != Kind::NobodyReads {
+                failure::tell(format_args!("{}: {}", owo_colors::OwoColorize::red(&"error"), failure.message));
+            }
             failure.exit_code()
         }
     }

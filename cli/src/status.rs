@@ -3,56 +3,62 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
 
-use adit_control::api::{self, ApiClient, PeerReport, StatusReport};
+use adit_control::api::{self, ApiClient, ClientError, PeerReport, StatusReport};
 use adit_control::socket;
 use owo_colors::OwoColorize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Status;
 use crate::control::{block_on, client_failure};
-use crate::failure::{Failure, Outcome};
-
-/// Shortest pause between two looks, in seconds.
-const MIN_INTERVAL: f64 = 0.1;
+use crate::failure::{Failure, Outcome, tell};
 
 /// Shows tunnels, once or again and again.
 pub(crate) fn run(options: &Status) -> Outcome {
-    let interval = Duration::try_from_secs_f64(options.interval.max(MIN_INTERVAL))
-        .map_err(|_| Failure::failed("--interval takes a number of seconds, like 0.5"))?;
     block_on(async {
+        // From here on an interrupt ends the loop between two looks, and none is lost during one.
+        let mut interrupt = if options.watch { Some(signal(SignalKind::interrupt())?) } else { None };
         loop {
             let reports = look(options.name.as_deref()).await?;
             show(options, &reports)?;
-            if !options.watch {
-                return Ok(());
-            }
+            let Some(interrupt) = &mut interrupt else { return Ok(()) };
             tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(()),
+                () = tokio::time::sleep(options.interval) => {}
+                _ = interrupt.recv() => return Ok(()),
             }
         }
     })
 }
 
-/// Asks one tunnel, or all that run.
+/// Asks one tunnel, or all that run; of these, one that does not answer is told of and does not hide the others.
 async fn look(name: Option<&str>) -> Outcome<Vec<StatusReport>> {
     let dir = Path::new(api::SOCKET_DIR);
-    let names = match name {
-        Some(name) => vec![crate::locate::name(name)?],
-        None => socket::list(dir).await?,
-    };
+    if let Some(name) = name {
+        let name = crate::locate::name(name)?;
+        return match ask(dir, &name).await {
+            Ok(report) => Ok(vec![report]),
+            Err(error) => Err(client_failure(&name, &error).await),
+        };
+    }
     let mut reports = Vec::new();
-    for running in &names {
-        let asked = async { ApiClient::connect(dir, running).await?.status().await }.await;
-        match asked {
+    for name in &socket::list(dir).await? {
+        match ask(dir, name).await {
             Ok(report) => reports.push(report),
-            // One that ended between the two looks.
-            Err(error) if name.is_none() && error.is_not_running() => {}
-            Err(error) => return Err(client_failure(running, &error)),
+            Err(ClientError::Forbidden { path }) => {
+                return Err(client_failure(name, &ClientError::Forbidden { path }).await);
+            }
+            // It may have ended meanwhile, in the middle of its answer even.
+            Err(error) => match ApiClient::connect(dir, name).await {
+                Err(again) if again.is_not_running() => {}
+                _ => tell(client_failure(name, &error).await.message),
+            },
         }
     }
     Ok(reports)
+}
+
+async fn ask(dir: &Path, name: &str) -> Result<StatusReport, ClientError> {
+    ApiClient::connect(dir, name).await?.status().await
 }
 
 fn show(options: &Status, reports: &[StatusReport]) -> Outcome {

@@ -4,28 +4,37 @@
 //! which it tells how its start went; so the command that a person typed ends with the daemon's own error and exit code.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_control::api::{self, ApiClient};
 use adit_control::config::{self, Loaded};
 use adit_control::tunnel::{self, Directories, Ended, Options, Tunnel, TunnelError};
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::args::{Global, Up};
 use crate::check;
-use crate::failure::{Failure, Kind, Outcome};
-use crate::locate;
+use crate::failure::{Failure, Kind, Outcome, tell};
+use crate::{locate, logging};
 
 /// Where a daemon logs if the command line does not say; `%` stands for the tunnel's name.
 const DEFAULT_LOG: &str = "/run/adit/%.log";
 
-/// A daemon that has not said anything after this long is not coming up; hooks and names have limits of their own.
-const START_LIMIT: Duration = Duration::from_secs(300);
+/// How long a start may take, not counting the waits that the command line sets: hooks have 120 s each.
+const START_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a start that is given up may take to undo what it did.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest report of a daemon in bytes: a thousand errors of a configuration fit.
+const MAX_REPORT: u64 = 1 << 20;
 
 /// What a daemon tells the command that started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,16 +50,18 @@ enum Report {
 pub(crate) fn run(options: &Up, global: &Global) -> Outcome {
     let (path, name) = target(options)?;
     // An error in the file is told at once, before anything is started.
-    let loaded = config::load(&path).map_err(|error| Failure::new(check::failure_kind(&error), error))?;
-    if !options.report_ready {
-        for warning in &loaded.warnings {
-            anstream::eprintln!("{warning}");
-        }
+    let loaded = config::load(&path).map_err(|error| check::failure(&path, &error))?;
+    if options.report_ready {
+        return serve(options, path, name, loaded);
     }
-    if options.foreground || options.report_ready {
+    loaded.warnings.iter().for_each(tell);
+    let runtime = runtime()?;
+    runtime.block_on(refuse_running(&name))?;
+    if options.foreground {
+        drop(runtime);
         serve(options, path, name, loaded)
     } else {
-        daemon(options, global, &path, &name)
+        runtime.block_on(daemon(options, global, &path, &name))
     }
 }
 
@@ -58,6 +69,10 @@ fn target(options: &Up) -> Outcome<(PathBuf, String)> {
     match &options.interface {
         None => locate::file(&options.tunnel),
         Some(name) => {
+            if config::interface_name(Path::new(&format!("{name}.conf"))) != Some(name) {
+                let message = format!("--interface {name}: {}", locate::NAMES);
+                return Err(Failure::new(Kind::Usage, message));
+            }
             let path = match locate::file(&options.tunnel) {
                 Err(failure) if failure.kind == Kind::Configuration => PathBuf::from(&options.tunnel),
                 found => found?.0,
@@ -67,14 +82,30 @@ fn target(options: &Up) -> Outcome<(PathBuf, String)> {
     }
 }
 
-/// Starts this program again as a daemon and waits for its report.
-fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> Outcome {
-    let log_file = global.log_file.clone().unwrap_or_else(|| DEFAULT_LOG.replace('%', name).into());
-    if let Some(dir) = log_file.parent().filter(|_| global.log_file.is_none()) {
-        std::fs::create_dir_all(dir)
-            .map_err(|error| Failure { message: format!("{}: {error}", dir.display()), ..error.into() })?;
+/// Fails if the tunnel is up; one that comes up a moment later is found by the daemon.
+async fn refuse_running(name: &str) -> Outcome {
+    let version = async { ApiClient::connect(Path::new(api::SOCKET_DIR), name).await?.version().await }.await;
+    match version {
+        Ok((_, pid)) => {
+            let message = format!(
+                "the tunnel {name} is up already, as process {pid}: `adit reload {name}` applies a changed file, \
+                 `adit down {name}` ends it"
+            );
+            Err(Failure::new(Kind::Exists, message))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Starts this program again as a daemon and waits for its report; an interrupt meanwhile is passed on to it.
+async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outcome {
+    let log_file = log_file(global, name)?;
+    if !path.is_file() {
+        let message = format!("{}: a daemon reads its file again; what is no file needs --foreground", path.display());
+        return Err(Failure::new(Kind::Configuration, message));
     }
     let path = std::fs::canonicalize(path)?;
+    let mut signals = Signals::new()?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--log")
         .arg(&global.log)
@@ -87,29 +118,38 @@ fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> 
         .arg(&log_file)
         .args(["up", "--report-ready", "--interface", name])
         .args(["--handshake-wait", &options.handshake_wait.to_string()])
+        .args(["--resolve-wait", &options.resolve_wait.to_string()])
         .arg(&path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let pid = child.id();
+    let pid = child.id().ok_or_else(|| Failure::failed("the daemon has no process id"))?;
     let stdout = child.stdout.take().ok_or_else(|| Failure::failed("the daemon has no output"))?;
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = BufReader::new(stdout).read_line(&mut line).map(|_| line);
-        // Nobody waits any more if the limit is over.
-        let _late = sender.send(read);
-    });
-    let line = match receiver.recv_timeout(START_LIMIT) {
-        Ok(line) => line?,
-        Err(_) => {
-            child.kill()?;
-            return Err(Failure::failed(format!(
-                "process {pid} did not come up within {} s; see {}",
-                START_LIMIT.as_secs(),
-                log_file.display()
-            )));
+    let mut report = BufReader::new(stdout.take(MAX_REPORT)).lines();
+    let limit = START_LIMIT + Duration::from_secs(options.resolve_wait + options.handshake_wait);
+    let line = {
+        let first_line = report.next_line();
+        let deadline = tokio::time::sleep(limit);
+        tokio::pin!(first_line, deadline);
+        loop {
+            tokio::select! {
+                line = &mut first_line => break Ok(line?.unwrap_or_default()),
+                told = signals.next() => if let Told::End = told {
+                    break Err(Failure::new(Kind::Interrupted, format!("interrupted: {name} was not brought up")));
+                },
+                () = &mut deadline => {
+                    let text = format!("{name} did not come up within {} s; see {}", limit.as_secs(), log_file.display());
+                    break Err(Failure::failed(text));
+                }
+            }
+        }
+    };
+    let line = match line {
+        Ok(line) => line,
+        Err(failure) => {
+            end(&mut child, pid).await?;
+            return Err(failure);
         }
     };
     match serde_json::from_str(&line) {
@@ -118,11 +158,11 @@ fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> 
             Ok(())
         }
         Ok(Report::Failed(failure)) => {
-            child.wait()?;
+            child.wait().await?;
             Err(failure)
         }
         Err(_) => {
-            let status = child.wait()?;
+            let status = child.wait().await?;
             Err(Failure::failed(format!(
                 "process {pid} ended with {status} before the tunnel was up; see {}",
                 log_file.display()
@@ -131,25 +171,63 @@ fn daemon(options: &Up, global: &Global, path: &std::path::Path, name: &str) -> 
     }
 }
 
+/// Where the daemon logs: a path that is right in any folder, to a file that can be written.
+fn log_file(global: &Global, name: &str) -> Outcome<PathBuf> {
+    let path = match &global.log_file {
+        Some(path) => std::path::absolute(path)?,
+        None => DEFAULT_LOG.replace('%', name).into(),
+    };
+    let folder = path.parent().filter(|_| global.log_file.is_none());
+    folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| logging::open(&path)).map_err(|error| {
+        let help = if error.kind() == io::ErrorKind::PermissionDenied {
+            "; bringing a tunnel up takes root, or CAP_NET_ADMIN, /dev/net/tun and a writable /run/adit"
+        } else {
+            ""
+        };
+        Failure { message: format!("{}: {error}{help}", path.display()), ..error.into() }
+    })?;
+    Ok(path)
+}
+
+/// Asks a daemon to end and waits until it has undone what it did.
+async fn end(child: &mut Child, pid: u32) -> Outcome {
+    if let Some(pid) = i32::try_from(pid).ok().filter(|_| child.id().is_some()) {
+        // It may have ended meanwhile.
+        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    }
+    match tokio::time::timeout(END_LIMIT, child.wait()).await {
+        Ok(status) => status.map(drop).map_err(Failure::from),
+        Err(_) => Err(Failure::failed(format!("process {pid} was told to end, and is still at it"))),
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Serves the tunnel in this process until it is told to end.
 fn serve(options: &Up, path: PathBuf, name: String, loaded: Loaded) -> Outcome {
     if options.report_ready {
         // A session of its own: the terminal's signals are not for the daemon. Fails only if it has one already.
         let _has_one = nix::unistd::setsid();
+        // No file system is kept from being unmounted.
+        std::env::set_current_dir("/")?;
+        std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "this is a bug in Adit")));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let result = runtime.block_on(serve_async(options, path, name, loaded));
     // A lookup that hangs in the system's resolver must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let (Err(failure), true) = (&result, options.report_ready) {
+        tracing::error!("{}", failure.message);
         report(&Report::Failed(failure.clone()))?;
     }
     result
 }
 
 async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) -> Outcome {
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+    if options.report_ready && !loaded.warnings.is_empty() {
+        tracing::warn!(count = loaded.warnings.len(), "the configuration has warnings; `adit check` shows them");
     }
     let mut signals = Signals::new()?;
     let cancel = Arc::new(Notify::new());
@@ -157,6 +235,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
         name: name.clone(),
         path,
         config: loaded.config,
+        resolve_wait: Duration::from_secs(options.resolve_wait),
         handshake_wait: Duration::from_secs(options.handshake_wait),
         directories: Directories::default(),
         cancel: Arc::clone(&cancel),
@@ -167,7 +246,9 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
             tokio::select! {
                 started = &mut start => break started.map_err(|error| failure(&error))?,
                 // A reload before the tunnel is up would read the same file again.
-                Told::End = signals.next() => cancel.notify_one(),
+                told = signals.next() => if let Told::End = told {
+                    cancel.notify_one();
+                },
             }
         }
     };
@@ -177,7 +258,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
     }
     let ended = until_told(&mut tunnel, &mut signals).await;
     let stopped = tunnel.stop().await.map_err(|error| failure(&error));
-    if options.report_ready && stopped.is_ok() {
+    if options.report_ready && stopped.is_ok() && ended != Some(Ended::PumpEnded) {
         remove_default_log(&name);
     }
     match ended {
@@ -203,7 +284,8 @@ async fn until_told(tunnel: &mut Tunnel, signals: &mut Signals) -> Option<Ended>
             told = signals.next() => match told {
                 Told::End => return None,
                 Told::Reload => match tunnel.reload().await {
-                    Ok(notes) => notes.iter().for_each(|note| tracing::warn!("{note}")),
+                    Ok(notes) if notes.is_empty() => {}
+                    Ok(notes) => tracing::warn!(notes = %notes.join("; "), "the configuration was reloaded, with reservations"),
                     Err(error) => tracing::error!(%error, "the configuration was not reloaded; the tunnel goes on as it was"),
                 },
             },
@@ -266,7 +348,11 @@ pub(crate) fn failure(error: &TunnelError) -> Failure {
         tunnel::Kind::Permission => Kind::NotPermitted,
         tunnel::Kind::Exists => Kind::Exists,
         tunnel::Kind::Network => Kind::Network,
+        tunnel::Kind::Stopped => Kind::Interrupted,
         tunnel::Kind::Other => Kind::Failed,
     };
-    Failure::new(kind, error)
+    match error {
+        TunnelError::Stopping => Failure::new(kind, "interrupted before the tunnel was up; what was begun is undone"),
+        error => Failure::new(kind, error),
+    }
 }

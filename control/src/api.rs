@@ -30,7 +30,8 @@ pub enum Request {
     Status,
     /// Read the configuration file again and apply what changed.
     Reload,
-    /// Bring the tunnel down. The connection is closed when all is undone.
+    /// Bring the tunnel down. The connection is closed when all is undone; if something failed on the way, an error is
+    /// sent before that.
     Down,
     /// Tell which program answers.
     Version,

@@ -9,6 +9,7 @@ pub mod config;
 pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod recover;
+pub mod redact;
 #[cfg(target_os = "linux")]
 pub mod route;
 pub mod settings;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::journal::{Journal, JournalError};
 use crate::route::{self, RouteError};
+use crate::socket;
 
 /// What became of one journal.
 #[derive(Debug)]
@@ -22,13 +23,24 @@ pub enum Recovered {
 /// # Errors
 /// What could not be read or undone; it stays in the journal.
 pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteError> {
-    let Some(mut journal) = Journal::load(dir, name)? else { return Ok(None) };
+    let Some(mut journal) = Journal::load(dir, name)? else {
+        remove_dead_socket(dir, name).await;
+        return Ok(None);
+    };
     if journal.owner_alive() {
         return Ok(Some(Recovered::Running { pid: journal.owner().pid }));
     }
     route::undo(&mut journal).await?;
     journal.remove()?;
+    remove_dead_socket(dir, name).await;
     Ok(Some(Recovered::Undone))
+}
+
+/// Removes the tunnel's own control socket, which is older than its journal and therefore not in it.
+async fn remove_dead_socket(dir: &Path, name: &str) {
+    if let Err(error) = socket::remove_dead(dir, name).await {
+        tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
+    }
 }
 
 /// The tunnels that have a journal, running or not.

@@ -205,6 +205,24 @@ pub async fn list(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Removes the socket of interface `name` in `dir` if nobody listens there any more.
+///
+/// # Errors
+/// [`SocketError`]; it is none if there is no such socket.
+pub async fn remove_dead(dir: &Path, name: &str) -> Result<(), SocketError> {
+    let path = socket_path(dir, name)?;
+    let is_socket = fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
+    if !is_socket || is_alive(&path).await {
+        return Ok(());
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("remove the socket of a process that is gone", &path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives the socket at `born` its public name.
 async fn publish(born: &Path, path: &Path) -> Result<(), SocketError> {
     // A link, unlike a rename, fails if the name is taken, so that of two processes only one can win.

@@ -20,6 +20,8 @@ struct Tunnel {
     device: MemoryDevice,
     stop: Notify,
     hangs: bool,
+    /// What goes wrong on the way down.
+    fails: Option<&'static str>,
 }
 
 impl ApiHandler for Tunnel {
@@ -46,6 +48,13 @@ impl ApiHandler for Tunnel {
     async fn down(&self) -> Result<(), ApiError> {
         self.stop.notify_one();
         Ok(())
+    }
+
+    async fn stopped(&self) -> Result<(), ApiError> {
+        match self.fails {
+            Some(reason) => Err(ApiError::new(ErrorCode::Failed, reason)),
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -83,12 +92,25 @@ async fn a_tunnel_tells_its_status_and_goes_down_once() {
     assert_eq!(client.version().await.unwrap(), (env!("CARGO_PKG_VERSION").to_owned(), std::process::id()));
 
     let refused = client.reload().await.unwrap_err();
-    assert!(refused.to_string().ends_with("refused: adit0.conf line 3: no such key"), "{refused}");
+    assert!(matches!(refused, ClientError::BadConfiguration { .. }), "{refused:?}");
+    assert_eq!(refused.to_string(), "adit0.conf line 3: no such key");
 
     client.down(Duration::from_secs(20)).await.unwrap();
     task.await.unwrap();
     assert!(!dir.join("adit0.sock").exists());
     assert!(ApiClient::connect(dir, "adit0").await.unwrap_err().is_not_running());
+}
+
+#[tokio::test]
+async fn what_fails_on_the_way_down_is_told_to_whoever_asked_for_it() {
+    let root = private_dir();
+    let dir = root.path();
+    let tunnel = Tunnel { fails: Some("PostDown `false` ended with exit status: 1"), ..Tunnel::default() };
+    let task = serve(dir, tunnel, ApiLimits::default()).await;
+    let error = ApiClient::connect(dir, "adit0").await.unwrap().down(Duration::from_secs(20)).await.unwrap_err();
+    assert!(matches!(error, ClientError::Stopped { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "PostDown `false` ended with exit status: 1");
+    task.await.unwrap();
 }
 
 #[tokio::test]

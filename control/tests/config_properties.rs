@@ -59,7 +59,7 @@ fn without_repeats(mut nets: Vec<IpNet>) -> Vec<IpNet> {
 
 fn interface() -> impl Strategy<Value = Interface> {
     let numbers =
-        (any::<[u8; 32]>(), of(any::<u16>()), of(any::<u32>()), of(MIN_MTU..=MAX_MTU), table(), any::<bool>());
+        (of(any::<[u8; 32]>()), of(any::<u16>()), of(any::<u32>()), of(MIN_MTU..=MAX_MTU), table(), any::<bool>());
     let search = "~?[a-z][a-z0-9_-]{0,10}(\\.[a-z0-9-]{1,10}){0,3}\\.?";
     let lists = (vec(net(), 0..5), vec(ip(), 0..3), vec(search, 0..3));
     (numbers, lists, [hooks(), hooks(), hooks(), hooks()]).prop_map(|(numbers, lists, hooks)| {
@@ -67,7 +67,7 @@ fn interface() -> impl Strategy<Value = Interface> {
         let (addresses, dns, dns_search) = lists;
         let [pre_up, post_up, pre_down, post_down] = hooks;
         Interface {
-            private_key: PrivateKey::from_bytes(private_key),
+            private_key: private_key.map(PrivateKey::from_bytes),
             listen_port,
             fwmark,
             addresses: without_repeats(addresses),

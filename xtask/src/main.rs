@@ -88,3 +88,29 @@ fn workspace_root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.parent().unwrap_or(package).to_path_buf()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_in_the_readme_and_the_guide_are_taken() {
+        let mut found = 0;
+        for name in ["README.md", "CONTRIBUTING.md"] {
+            let text =
+                std::fs::read_to_string(workspace_root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            // In a block as a line of its own, in a text between backquotes; `N` and `NAME` stand for something.
+            let in_text = text.split('`').skip(1).step_by(2);
+            let commands = text.lines().chain(in_text).filter_map(|part| part.strip_prefix("cargo xtask "));
+            for command in commands.filter(|command| !command.starts_with('…')) {
+                let words = command.split(" #").next().unwrap_or_default().split_whitespace();
+                let words = words.map(|word| if word == "N" { "2" } else { word });
+                let parsed = Cli::try_parse_from(["cargo xtask"].into_iter().chain(words));
+                parsed.unwrap_or_else(|error| panic!("{name}: cargo xtask {command}\n{error}"));
+                found += 1;
+            }
+        }
+        assert!(found >= 3, "only {found} commands were found");
+        assert!(Cli::try_parse_from(["cargo xtask", "fly"]).is_err());
+    }
+}

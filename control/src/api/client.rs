@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Envelope, Operation, Request, Response, StatusReport, to_line};
+use super::{ApiError, Envelope, ErrorCode, Operation, Request, Response, StatusReport, to_line};
 use crate::socket::client::{ClientError, connect};
 use crate::socket::lines::{LineError, LineStream};
 use crate::socket::socket_path;
@@ -40,7 +40,7 @@ impl ApiClient {
     /// Has the configuration read again. Returns what needs a restart to take effect.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::Refused`] with the reason if the new configuration is not in force.
+    /// [`ClientError`]; [`ClientError::BadConfiguration`] or [`ClientError::Refused`] with the reason if the new configuration is not in force.
     pub async fn reload(&mut self) -> Result<Vec<String>, ClientError> {
         match self.request(Request::Reload, RELOAD).await? {
             Response::Reloaded { warnings } => Ok(warnings),
@@ -62,14 +62,23 @@ impl ApiClient {
     /// Brings the tunnel down and waits, at most `limit`, until it has undone everything.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ClientError::TimedOut`] if it is still at it.
+    /// [`ClientError`]; [`ClientError::TimedOut`] if it is still at it, [`ClientError::Stopped`] if it is down and
+    /// something failed on the way.
     pub async fn down(mut self, limit: Duration) -> Result<(), ClientError> {
         match self.request(Request::Down, SILENCE).await? {
             Response::Stopping => {}
             other => return Err(self.unexpected(other)),
         }
-        let gone = tokio::time::timeout(limit, self.lines.closed()).await;
-        gone.map_err(|_| ClientError::TimedOut { path: self.path, limit })
+        self.lines.set_patience(limit);
+        match self.lines.next().await {
+            Ok(Some(line)) => match serde_json::from_slice::<Envelope<Response>>(line).map(|line| line.content) {
+                Ok(Response::Error(error)) => Err(ClientError::Stopped { reason: error.message }),
+                _ => Err(self.malformed("something else than the end of the connection or an error")),
+            },
+            Err(LineError::Silent(limit)) => Err(ClientError::TimedOut { path: self.path, limit }),
+            // However the connection ended, the tunnel has.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// Sends a request and reads its answer, which may take `patience` to begin.
@@ -96,6 +105,9 @@ impl ApiClient {
 
     fn unexpected(&self, response: Response) -> ClientError {
         match response {
+            Response::Error(ApiError { code: ErrorCode::BadConfiguration, message }) => {
+                ClientError::BadConfiguration { reason: message }
+            }
             Response::Error(error) => ClientError::Refused { path: self.path.clone(), reason: error.message },
             _ => self.malformed("it answers another request"),
         }

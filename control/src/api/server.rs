@@ -23,6 +23,11 @@ pub trait ApiHandler: Send + Sync + 'static {
     /// Begins to bring the tunnel down and returns without waiting for the end: whoever owns the server drops it when
     /// all is undone, and the client takes the closed connection for the sign.
     fn down(&self) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Waits until the tunnel is down, and tells what failed on the way. It may never return: see [`Self::down`].
+    fn stopped(&self) -> impl Future<Output = Result<(), ApiError>> + Send {
+        std::future::pending()
+    }
 }
 
 /// What clients may make the server hold and wait for.
@@ -111,8 +116,14 @@ async fn converse<H: ApiHandler>(stream: UnixStream, handler: &H, limits: ApiLim
         let stopping = response == Response::Stopping;
         lines.send(&encode(&response)).await?;
         if stopping {
-            lines.closed().await;
-            return Ok(());
+            let failed = tokio::select! {
+                () = lines.closed() => None,
+                stopped = handler.stopped() => stopped.err(),
+            };
+            return match failed {
+                Some(error) => lines.send(&encode(&Response::Error(error))).await,
+                None => Ok(()),
+            };
         }
     }
 }

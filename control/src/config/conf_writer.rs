@@ -19,7 +19,10 @@ pub(super) fn write(config: &Config) -> Zeroizing<String> {
 }
 
 fn interface(out: &mut String, interface: &Interface) -> fmt::Result {
-    writeln!(out, "[Interface]\nPrivateKey = {}", &*Zeroizing::new(interface.private_key.to_base64()))?;
+    writeln!(out, "[Interface]")?;
+    if let Some(key) = &interface.private_key {
+        writeln!(out, "PrivateKey = {}", &*Zeroizing::new(key.to_base64()))?;
+    }
     option(out, "ListenPort", interface.listen_port)?;
     mark(out, "FwMark", interface.fwmark)?;
     list(out, "Address", &interface.addresses)?;

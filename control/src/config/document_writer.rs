@@ -30,7 +30,8 @@ struct Document<'a> {
 
 #[derive(Serialize)]
 struct InterfaceTable<'a> {
-    private_key: &'a PrivateKey,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key: Option<&'a PrivateKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
     listen_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +97,7 @@ impl<'a> Document<'a> {
 impl<'a> InterfaceTable<'a> {
     fn new(interface: &'a Interface) -> Self {
         Self {
-            private_key: &interface.private_key,
+            private_key: interface.private_key.as_ref(),
             listen_port: interface.listen_port,
             fwmark: interface.fwmark.map(NumberOrWord::or_off),
             addresses: &interface.addresses,

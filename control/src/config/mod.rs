@@ -17,7 +17,8 @@
 //! let error = parse("[Interface]\nAdress = 10.0.0.2/24\n", Format::Conf, "wg0.conf").unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
-//!     "wg0.conf:1:1: error: PrivateKey: the private key is missing\n\
+//!     "wg0.conf:1:1: warning: PrivateKey: the private key is missing: no peer is reached until `wg set` gives one to \
+//!      the interface\n\
 //!      wg0.conf:2:1: error: Adress: unknown key in [Interface]; did you mean Address?"
 //! );
 //! # Ok::<(), adit_control::config::ConfigError>(())

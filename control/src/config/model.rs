@@ -26,8 +26,8 @@ pub struct Config {
 /// This end of the tunnel: the `[Interface]` section of wg(8) and wg-quick(8).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interface {
-    /// The key that peers know this end by.
-    pub private_key: PrivateKey,
+    /// The key that peers know this end by; `None` leaves it to somebody else, most often a hook that calls wg(8).
+    pub private_key: Option<PrivateKey>,
     /// UDP port to listen on; `None` or 0 lets the system choose.
     pub listen_port: Option<u16>,
     /// Mark of the tunnel's own datagrams (SO_MARK): `None` is not said, `Some(0)` is `off`.
@@ -85,7 +85,8 @@ impl Config {
     /// What the engine must be told to be configured like this, and like nothing else.
     ///
     /// `resolve` gives the address of an endpoint; a peer whose endpoint it does not know is added without one, which
-    /// keeps the endpoint that the engine may have for it.
+    /// keeps the endpoint that the engine may have for it. Without a private key, the engine keeps the one that it has: a
+    /// hook may have set it already.
     #[must_use]
     pub fn update(&self, resolve: impl Fn(&Endpoint) -> Option<SocketAddr>) -> Update {
         let peers = self.peers.iter().map(|peer| {
@@ -97,7 +98,7 @@ impl Config {
             update
         });
         Update {
-            private_key: Some(Some(self.interface.private_key.clone())),
+            private_key: self.interface.private_key.clone().map(Some),
             replace_peers: true,
             peers: peers.collect(),
         }
@@ -113,11 +114,11 @@ impl Config {
 }
 
 impl Interface {
-    /// An interface with a key and nothing else said.
+    /// An interface with a key, or with none yet, and nothing else said.
     #[must_use]
-    pub fn new(private_key: PrivateKey) -> Self {
+    pub fn new(private_key: impl Into<Option<PrivateKey>>) -> Self {
         Self {
-            private_key,
+            private_key: private_key.into(),
             listen_port: None,
             fwmark: None,
             addresses: Vec::new(),
@@ -176,7 +177,7 @@ mod tests {
         let address = "198.51.100.9:51820".parse().unwrap();
         let update = config.update(|endpoint| endpoint.socket_addr().or(Some(address)));
         assert!(update.replace_peers);
-        assert_eq!(update.private_key, Some(Some(config.interface.private_key.clone())));
+        assert_eq!(update.private_key, Some(config.interface.private_key.clone()));
         assert!(update.peers.iter().all(|peer| peer.replace_allowed_ips && !peer.remove && !peer.update_only));
         assert_eq!(update.peers[0].preshared_key, Some(None), "an absent key is taken away");
         assert_eq!(update.peers[0].persistent_keepalive, Some(0), "an absent keepalive is turned off");

@@ -23,7 +23,7 @@ pub(super) fn validate(sections: &[Section<'_>], format: Format, report: &mut Re
         validator.report.error(Finding::whole(message));
     }
     let interface = interface.filter(|section| !section.unreadable).and_then(|section| validator.interface(section));
-    let own_key = interface.as_ref().map(|interface| interface.private_key.public_key());
+    let own_key = interface.as_ref().and_then(|interface| Some(interface.private_key.as_ref()?.public_key()));
     let mut claims = Claims { own_key, ..Claims::default() };
     let mut peers = Vec::with_capacity(sections.len().saturating_sub(1));
     for section in sections.iter().filter(|section| section.kind == SectionKind::Peer && !section.unreadable) {
@@ -65,8 +65,7 @@ impl Validator<'_> {
         let (mut listen_port, mut fwmark, mut mtu) = (Once::default(), Once::default(), Once::default());
         let (mut table, mut save_config) = (Once::default(), Once::default());
         let mut addresses: HashMap<IpNet, usize> = HashMap::new();
-        // The key is a placeholder until the end, where the real one takes its place or nothing is returned.
-        let mut interface = Interface::new(adit_core::PrivateKey::from_bytes([0; 32]));
+        let mut interface = Interface::new(None);
         let mut dns_at = None;
         for entry in &section.entries {
             let text = entry.text.as_ref();
@@ -117,16 +116,16 @@ impl Validator<'_> {
             self.report.warning(Finding::at(at, message).key(key));
         }
         if private_key.first.is_none() && !section.spoilt.contains(&Key::PrivateKey) {
+            // wg-quick(8) suggests `PostUp = wg set %i private-key FILE` for keys that are not to be in the file.
             let set_by_hook = |hook: &String| hook.contains("private-key");
-            let hooks = [&interface.pre_up, &interface.post_up];
-            let message = if hooks.into_iter().flatten().any(set_by_hook) {
-                "the private key is missing; a key that a hook sets is not supported"
-            } else {
-                "the private key is missing"
-            };
-            self.missing(section, Key::PrivateKey, message);
+            if ![&interface.pre_up, &interface.post_up].into_iter().flatten().any(set_by_hook) {
+                let message =
+                    "the private key is missing: no peer is reached until `wg set` gives one to the interface";
+                let name = section.key_name(self.format, Key::PrivateKey, None);
+                self.report.warning(Finding::at(section.offset, message).key(name));
+            }
         }
-        interface.private_key = private_key.value?;
+        interface.private_key = private_key.value;
         interface.listen_port = listen_port.value;
         interface.fwmark = fwmark.value;
         interface.mtu = mtu.value;

@@ -112,10 +112,11 @@ impl RouteError {
     pub fn is_permission(&self) -> bool {
         match self {
             Self::Kernel { reason: Reason::Errno(Errno::EPERM), .. } => true,
-            Self::Sysctl { source, .. } | Self::Socket { source, .. } => {
-                source.kind() == io::ErrorKind::PermissionDenied
-            }
+            Self::Sysctl { source, .. }
+            | Self::Socket { source, .. }
+            | Self::Journal(JournalError::Io { source, .. }) => source.kind() == io::ErrorKind::PermissionDenied,
             Self::Left { cause: Some(cause), .. } => cause.is_permission(),
+            Self::Left { cause: None, left } => left.iter().any(Self::is_permission),
             _ => false,
         }
     }

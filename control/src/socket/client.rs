@@ -53,6 +53,18 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
+    /// The tunnel answered that its configuration is wrong.
+    #[error("{reason}")]
+    BadConfiguration {
+        /// All that is wrong.
+        reason: String,
+    },
+    /// The tunnel is down, and something failed on the way.
+    #[error("{reason}")]
+    Stopped {
+        /// What failed.
+        reason: String,
+    },
     /// The socket failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -74,6 +86,12 @@ impl ClientError {
         match error {
             LineError::TooLong { .. } | LineError::Truncated => Self::Malformed { path, reason: error.to_string() },
             LineError::Silent(limit) => Self::TimedOut { path, limit },
+            // A process that dies in the middle of a conversation leaves it like this.
+            LineError::Io(source)
+                if matches!(source.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+            {
+                Self::NotRunning { path }
+            }
             LineError::Io(source) => Self::Io { path, source },
         }
     }

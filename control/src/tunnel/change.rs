@@ -28,7 +28,7 @@ impl Shared {
         if hooks_differ(&state.config, &loaded.config) {
             notes.push("hooks have changed: the new ones run when the tunnel goes down, and at the next start".into());
         }
-        let resolved = resolve(&loaded.config).await?;
+        let resolved = resolve(&loaded.config, self.resolve_wait).await?;
         self.change(state, loaded.config, resolved).await?;
         tracing::info!(tunnel = %self.name, "the configuration was reloaded");
         Ok(notes)
@@ -157,8 +157,13 @@ fn difference(old: &Config, new: &Config, old_names: &Resolved, new_names: &Reso
         (before.is_none() || update != PeerUpdate::new(peer.public_key)).then_some(update)
     });
     Update {
-        private_key: (old.interface.private_key != new.interface.private_key)
-            .then(|| Some(new.interface.private_key.clone())),
+        // A file without a key leaves it to others, who may have set one meanwhile.
+        private_key: new
+            .interface
+            .private_key
+            .clone()
+            .filter(|key| old.interface.private_key.as_ref() != Some(key))
+            .map(Some),
         replace_peers: false,
         peers: gone.chain(changed).collect(),
     }

@@ -94,6 +94,8 @@ pub enum Kind {
     Exists,
     /// A network.
     Network,
+    /// None: somebody wanted it so.
+    Stopped,
     /// Something else.
     Other,
 }
@@ -105,7 +107,9 @@ impl TunnelError {
             Self::Config(_) | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => Kind::Configuration,
             Self::Route(RouteError::MtuTooSmall { .. })
             | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
+            Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
             Self::Resolve { .. } => Kind::Network,
+            Self::Stopping => Kind::Stopped,
             Self::Device(TunError::Exists { .. })
             | Self::Bind(BindError::PortBusy { .. })
             | Self::Journal(JournalError::Exists { .. })
@@ -114,7 +118,9 @@ impl TunnelError {
             Self::Device(TunError::Permission { .. } | TunError::NoDriver { .. })
             | Self::Bind(BindError::PortForbidden { .. } | BindError::Mark { .. }) => Kind::Permission,
             Self::Route(error) if error.is_permission() => Kind::Permission,
-            Self::Journal(JournalError::Io { source, .. }) | Self::System { source, .. }
+            Self::Journal(JournalError::Io { source, .. })
+            | Self::Socket(SocketError::Io { source, .. })
+            | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
                 Kind::Permission

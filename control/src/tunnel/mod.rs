@@ -27,8 +27,9 @@ use adit_tun::device::linux::LinuxTun;
 use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
 use adit_tun::pump::PumpExit;
 use adit_tun::socket::UdpSockets;
-use tokio::sync::{Mutex, Notify, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 
+use crate::api::ApiError;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::route;
@@ -47,6 +48,8 @@ pub struct Options {
     pub path: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// How long all endpoint names together may take to resolve, at the start and at every reload.
+    pub resolve_wait: Duration,
     /// How long to wait for a first handshake before routes are applied; zero does not wait.
     pub handshake_wait: Duration,
     /// Where the tunnel keeps its sockets and files.
@@ -103,9 +106,14 @@ struct Shared {
     name: String,
     path: PathBuf,
     directories: Directories,
+    resolve_wait: Duration,
     started: Instant,
     pump: PumpHandle,
+    /// Gives the start up, as long as it lasts.
+    cancel: Arc<Notify>,
     stop_requested: Notify,
+    /// How the way down ended, for those who asked for it.
+    outcome: watch::Sender<Option<Result<(), ApiError>>>,
     /// The mark of the tunnel's own datagrams; 0 is none.
     fwmark: AtomicU32,
     /// One change at a time: a reload, a UAPI `set` and a stop hold it while they work. `None` once a stop has begun.
@@ -145,7 +153,8 @@ impl Tunnel {
         }
     }
 
-    /// Reads the file again and applies what changed; see [`Shared::reload`].
+    /// Reads the file again and applies what changed. Sessions of peers whose keys stay the same go on; hooks do not run.
+    /// Returns what the file says and was not applied, a sentence each.
     ///
     /// # Errors
     /// What was wrong; the running tunnel goes on as it was.
@@ -175,12 +184,18 @@ impl Tunnel {
         drop(tokio::task::spawn_blocking(move || pump.join()).await);
         watcher.finish().await;
         let after = hooks::run_all("PostDown", &interface.post_down, &shared.name).await;
-        undone?;
-        state.journal.remove()?;
+        let undone = match undone {
+            Ok(()) => state.journal.remove().map_err(TunnelError::from),
+            Err(error) => Err(error.into()),
+        };
+        let result = undone.and(ended).and(after);
         tracing::info!(tunnel = %shared.name, "tunnel is down");
-        // Whoever asked for the end takes the closed connection for the sign that all is undone.
+        // Whoever asked for the end is told what failed, and takes the closed connection for the sign that all is undone.
+        shared.outcome.send_replace(Some(result.as_ref().copied().map_err(serve::api_error)));
+        let _slow_reader = tokio::time::timeout(TELL_PATIENCE, shared.outcome.closed()).await;
+        tokio::task::yield_now().await;
         drop(servers);
-        ended.and(after)
+        result
     }
 }
 
@@ -216,6 +231,9 @@ impl Shared {
         clock.wall() - clock.now().saturating_duration_since(at)
     }
 }
+
+/// How long whoever asked for the end may take to hear how it went.
+const TELL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long the packet loop may take to answer: it does so within a turn, which takes milliseconds.
 const PUMP_PATIENCE: Duration = Duration::from_secs(5);

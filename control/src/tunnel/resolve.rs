@@ -9,9 +9,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::TunnelError;
 use crate::config::{Config, Endpoint, Host};
 
-/// How long all names together may take.
-const PATIENCE: Duration = Duration::from_secs(15);
-
 /// The pause before the second try of a name; it doubles from then on.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -31,12 +28,12 @@ impl Resolved {
     }
 }
 
-/// Resolves all names of a configuration side by side.
+/// Resolves all names of a configuration side by side, within `patience` for all of them.
 ///
 /// # Errors
 /// [`TunnelError::Resolve`] with the first name that has no address when the time is over.
-pub(super) async fn resolve(config: &Config) -> Result<Resolved, TunnelError> {
-    let deadline = Instant::now() + PATIENCE;
+pub(super) async fn resolve(config: &Config, patience: Duration) -> Result<Resolved, TunnelError> {
+    let deadline = Instant::now() + patience;
     let mut lookups = tokio::task::JoinSet::new();
     for endpoint in config.named_endpoints() {
         let endpoint = endpoint.clone();
@@ -66,7 +63,7 @@ async fn resolve_one(endpoint: &Endpoint, deadline: Instant) -> Result<SocketAdd
                 None => "the resolver gave no address".to_owned(),
             },
             Ok(Err(error)) => error.to_string(),
-            Err(_) => return Err(format!("no answer within {} s", PATIENCE.as_secs())),
+            Err(_) => return Err("the resolver did not answer in time".to_owned()),
         };
         if Instant::now() + pause >= deadline {
             return Err(reason);

@@ -33,9 +33,7 @@ pub(super) fn save(path: &Path, state: &State, fwmark: u32, snapshot: &PumpSnaps
 /// The configuration that would bring this tunnel up as it is.
 fn running(state: &State, fwmark: u32, snapshot: &PumpSnapshot) -> Config {
     let mut config = state.config.clone();
-    if let Some(key) = &snapshot.engine.private_key {
-        config.interface.private_key = key.clone();
-    }
+    config.interface.private_key.clone_from(&snapshot.engine.private_key);
     config.interface.listen_port = Some(snapshot.port);
     if state.fwmark_from_user {
         config.interface.fwmark = Some(fwmark);

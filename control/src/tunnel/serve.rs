@@ -101,8 +101,17 @@ impl ApiHandler for Shared {
     }
 
     async fn down(&self) -> Result<(), ApiError> {
+        // A start that is under way is given up; one that is done no longer listens to that.
+        self.cancel.notify_one();
         self.stop_requested.notify_one();
         Ok(())
+    }
+
+    async fn stopped(&self) -> Result<(), ApiError> {
+        let mut outcome = self.outcome.subscribe();
+        let told = outcome.wait_for(Option::is_some).await;
+        // The sender is our own, so it is there as long as we are.
+        told.map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
     }
 }
 
@@ -116,7 +125,7 @@ fn errno(error: &TunnelError) -> UapiErrno {
     }
 }
 
-fn api_error(error: &TunnelError) -> ApiError {
+pub(super) fn api_error(error: &TunnelError) -> ApiError {
     let code = match error.kind() {
         Kind::Configuration => ErrorCode::BadConfiguration,
         _ => ErrorCode::Failed,

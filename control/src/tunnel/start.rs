@@ -9,7 +9,7 @@ use adit_tun::device::linux::{LinuxTun, TunOptions};
 use adit_tun::handle::{PumpCommand, PumpHandle};
 use adit_tun::pump::Pump;
 use adit_tun::socket::{UdpOptions, UdpSockets};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
 use super::resolve::{Resolved, resolve};
@@ -27,8 +27,8 @@ const FIRST_MTU: u16 = 1420;
 
 /// Brings a tunnel up.
 pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
-    let Options { name, path, config, handshake_wait, directories, cancel } = options;
-    let resolved = unless(&cancel, resolve(&config)).await?;
+    let Options { name, path, config, resolve_wait, handshake_wait, directories, cancel } = options;
+    let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
 
     recover_predecessor(&directories.runtime, &name).await?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
@@ -46,9 +46,12 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
         name,
         path,
         directories,
+        resolve_wait,
         started: Instant::now(),
         pump,
+        cancel: Arc::clone(&cancel),
         stop_requested: Notify::new(),
+        outcome: watch::Sender::new(None),
         fwmark: AtomicU32::new(mark),
         state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, journal })),
     });
@@ -100,7 +103,11 @@ async fn prepare(
     let engine = Engine::new(EngineConfig {
         mtu,
         seed: random_seed()?,
-        timestamp_floor: timestamp::load(&directories.state, &config.interface.private_key.public_key()),
+        timestamp_floor: config
+            .interface
+            .private_key
+            .as_ref()
+            .and_then(|key| timestamp::load(&directories.state, &key.public_key())),
         ..EngineConfig::default()
     })?;
     let (sink, events) = events::channel();
@@ -120,7 +127,9 @@ async fn bring_up(shared: &Shared, watcher: &Watcher, handshake_wait: Duration) 
     };
     hooks::run("PreUp", &interface.pre_up, &shared.name).await?;
     shared.tell_engine(Command::Update(Box::new(update))).await?;
-    if handshake_wait > Duration::ZERO && has_endpoints {
+    // Without a key there is nobody to answer; a hook after this may set one.
+    let has_key = shared.snapshot().await?.engine.private_key.is_some();
+    if handshake_wait > Duration::ZERO && has_endpoints && has_key {
         shared.tell_engine(Command::Connect).await?;
         if tokio::time::timeout(handshake_wait, watcher.first_handshake()).await.is_err() {
             tracing::warn!(
