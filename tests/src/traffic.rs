@@ -7,33 +7,42 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::netns::Namespace;
 use crate::quick::Ends;
-use crate::tools::{self, IperfServer, Pings};
+use crate::tools::{self, Flow, IperfServer, Pings};
 
 /// Sends packets of all sizes, TCP and UDP between the [`Ends`] that run in `a` and `b`, over both inner families and
-/// both ways, and returns the payload bytes of the flows from `a` to `b` and from `b` to `a`.
+/// both ways.
 ///
 /// # Errors
 /// If anything is missing at the other end; with what it was.
-pub fn carries_everything(a: &Namespace, b: &Namespace, mtu: usize) -> Result<[u64; 2]> {
-    let mut bytes = [0; 2];
+pub fn carries_everything(a: &Namespace, b: &Namespace, mtu: usize) -> Result<Carried> {
+    let mut carried = Carried { bytes: [0; 2], flows: Vec::new() };
     for (own, target, headers) in [(Ends::A4, Ends::B4, IPV4_ICMP), (Ends::A6, Ends::B6, IPV6_ICMP)] {
         for (from, to) in [(a, target), (b, own)] {
             pings(from, to, mtu - headers).with_context(|| format!("ping from {} to {to}", from.name()))?;
         }
         let server = IperfServer::start(b, target)?;
-        for (way, sum) in bytes.iter_mut().enumerate() {
+        for (way, sum) in carried.bytes.iter_mut().enumerate() {
             let reverse = way == 1;
             let flow = server.measure(a, SECOND, reverse)?;
-            println!("{target}, reverse {reverse}: {:.0} Mbit/s", flow.bits_per_second / 1e6);
             // A tenth of what a slow machine does in a debug build.
             ensure!(flow.bytes > 1_000_000, "{target}, reverse {reverse}: {flow:?}");
             let length = u16::try_from(mtu - headers)?;
             let udp = server.measure_udp(a, SECOND, reverse, 8_000_000, length)?;
             ensure!(udp.packets > 100 && udp.lost == 0, "{target}, reverse {reverse}: {udp:?}");
             *sum += flow.bytes + udp.packets * u64::from(length);
+            carried.flows.push(flow);
         }
     }
-    Ok(bytes)
+    Ok(carried)
+}
+
+/// What [`carries_everything`] has carried.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    /// Payload of TCP and UDP in bytes, from `a` to `b` and from `b` to `a`.
+    pub bytes: [u64; 2],
+    /// The flows of TCP: over IPv4 there and back, and over IPv6 there and back.
+    pub flows: Vec<Flow>,
 }
 
 /// Pings of which none may be lost: small, as large as the MTU allows, too large, and in fragments.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use adit_tests::traffic::carries_everything;
-use adit_tests::{Adit, Ends, Pair, PairOptions, tools, wg};
+use adit_tests::{Adit, Ends, Pair, PairOptions, Quick, Triple, tools, wg};
 use anyhow::Result;
 
 #[test]
@@ -32,7 +32,9 @@ fn everything_is_carried(underlay_a: IpAddr, underlay_b: IpAddr) -> Result<()> {
     // 1500 less 40 of IPv6, 8 of UDP and 32 of WireGuard, whatever the outer family is.
     let mtu = 1420;
     assert_eq!((a.status()?.number("/mtu")?, b.status()?.number("/mtu")?), (mtu, mtu));
-    let [there, back] = carries_everything(&pair.a, &pair.b, usize::try_from(mtu)?)?;
+    let carried = carries_everything(&pair.a, &pair.b, usize::try_from(mtu)?)?;
+    eprintln!("{:?}", carried.flows);
+    let [there, back] = carried.bytes;
 
     for (adit, namespace, other, endpoint, sent, received) in
         [(&a, &pair.a, &ends.b, underlay_b, there, back), (&b, &pair.b, &ends.a, underlay_a, back, there)]
@@ -102,6 +104,48 @@ fn daemons_come_up_on_a_narrow_link_and_go_down() -> Result<()> {
     b.status()?.no_drops()?;
     a.stop()?;
     b.stop()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_hub_carries_packets_from_one_peer_to_another() -> Result<()> {
+    let triple = Triple::new()?;
+    // Two tunnels that share the hub's end: `first` is that of `a`, `second` that of `b`, and the hub is in between.
+    let hub = wg::private_key()?;
+    let first = Ends { b: hub.clone(), ..Ends::new()? };
+    let second = Ends { a: hub, ..Ends::new()? };
+    let mut config = first.config_b(None);
+    config.wg.peers.extend(second.config_a(None).wg.peers);
+    config.addresses = vec!["10.77.0.254/32".to_owned(), "fd77::fe/128".to_owned()];
+    for (peer, prefixes) in
+        config.wg.peers.iter_mut().zip([["10.77.0.1/32", "fd77::1/128"], ["10.77.0.2/32", "fd77::2/128"]])
+    {
+        peer.allowed_ips = prefixes.map(str::to_owned).to_vec();
+    }
+    let mut hub = Adit::start(&triple.router, &config)?;
+    let spoke = |mut config: Quick| {
+        config.wg.peers[0].allowed_ips = vec!["10.77.0.0/24".to_owned(), "fd77::/64".to_owned()];
+        config.wg.peers[0].persistent_keepalive = Some(25);
+        config
+    };
+    let mut a = Adit::start(&triple.a, &spoke(first.config_a(Some(Triple::ROUTER4))))?;
+    let mut b = Adit::start(&triple.b, &spoke(second.config_b(Some(Triple::ROUTER6))))?;
+    for (from, targets) in
+        [(&triple.a, ["10.77.0.2", "fd77::2", "10.77.0.254"]), (&triple.b, ["10.77.0.1", "fd77::1", "fd77::fe"])]
+    {
+        for target in targets {
+            assert_eq!(tools::ping(from, target.parse()?, 5, SOON)?.received, 5, "{target} from {}", from.name());
+        }
+    }
+    // Whoever is behind the hub cannot send from the other's address.
+    triple.a.ip(&format!("addr add 10.77.0.3/32 dev {}", a.name()))?;
+    triple.a.ip(&format!("route replace 10.77.0.254 dev {} src 10.77.0.3", a.name()))?;
+    assert_eq!(tools::ping(&triple.a, "10.77.0.254".parse()?, 3, SOON)?.received, 0);
+    let drops = hub.status()?.peer(&first.a.public_key())?.number("/drops/spoofed_source");
+    assert_eq!(drops.ok(), Some(3), "{:#}", hub.status()?.json);
+    a.stop()?;
+    b.stop()?;
+    hub.stop()
 }
 
 const SOON: Duration = Duration::from_millis(20);

@@ -93,7 +93,7 @@ fn session_is_renewed(role: Role) -> Result<()> {
     for probe in probes {
         probe.answers(100, Duration::from_secs(5))?;
         let probed = probe.finish()?;
-        println!("{role:?}: {probed:?}, renewed after {renewed:?}");
+        eprintln!("{role:?}: {probed:?}, renewed after {renewed:?}");
         ensure!(probed.lost == 0 && probed.sent > 4000, "{probed:?}");
     }
     tunnel.no_drops()?;
@@ -103,7 +103,7 @@ fn session_is_renewed(role: Role) -> Result<()> {
 fn everything_is_carried(role: Role, ends: &Ends, underlay: [std::net::IpAddr; 2]) -> Result<()> {
     let pair = Pair::new()?;
     let mut tunnel = Tunnel::start(role, &pair, ends, underlay)?;
-    carries_everything(&pair.a, &pair.b, 1420)?;
+    eprintln!("{:?}", carries_everything(&pair.a, &pair.b, 1420)?.flows);
     let dump = wg::show(&pair.a, tunnel.name_a())?;
     let peer = dump.peer(&ends.b.public_key())?;
     assert!(peer.latest_handshake.is_some() && peer.preshared_key == ends.psk, "{peer:?}");

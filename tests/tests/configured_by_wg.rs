@@ -108,6 +108,33 @@ fn what_is_shown_can_be_set_again_and_keeps_sessions_where_wg_says_so() -> Resul
     b.stop()
 }
 
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn what_wg_has_configured_is_saved_where_the_file_says_so() -> Result<()> {
+    let pair = Pair::new()?;
+    let ends = Ends::new()?.with_psk()?;
+    let mut b = Adit::start(&pair.b, &ends.config_b(None))?;
+    let full = ends.config_a(Some(Pair::B6));
+    let mut file = bare(&full);
+    file.lines.push("SaveConfig = true".to_owned());
+    let mut a = Adit::start(&pair.a, &file)?;
+    wg::add_config(&pair.a, a.name(), &full.wg)?;
+    assert_eq!(tools::ping(&pair.a, Ends::B4, 2, STEP)?.received, 2);
+    a.stop()?;
+    let saved = std::fs::read_to_string(a.path())?;
+    let endpoint = format!("Endpoint = [{}]:{}", Pair::B6, Ends::PORT);
+    for line in [format!("PublicKey = {}", ends.b.public_key()), endpoint, format!("ListenPort = {}", Ends::PORT)] {
+        assert!(saved.lines().any(|saved| saved == line), "{line}: {saved}");
+    }
+    // It comes up again with what was saved, and is saved again as it was.
+    a.launch_again(&pair.a)?;
+    a.wait_up()?;
+    assert_eq!(tools::ping(&pair.a, Ends::B6, 2, STEP)?.received, 2);
+    a.stop()?;
+    assert_eq!(std::fs::read_to_string(a.path())?, saved);
+    b.stop()
+}
+
 /// A file with a key and addresses, and nothing else.
 fn bare(config: &Quick) -> Quick {
     let mut config = config.clone();

@@ -1,11 +1,11 @@
 //! A tunnel that takes everything: nothing loops, nothing leaks when it is cut, and afterwards all is as it was.
 #![cfg(target_os = "linux")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_tests::{Adit, Ends, Namespace, Quick, Triple, adit, process, tools};
-use anyhow::{Result, ensure};
+use adit_tests::{Adit, Ends, Namespace, Probe, Quick, Triple, adit, eventually, process, tools};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -49,7 +49,14 @@ fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
     assert!(said.contains("undone"), "{said}");
     ensure_same(&before, &settings(&triple.a)?)?;
 
-    // What was recovered starts again, and what was not is recovered by the start.
+    // What was recovered starts again; `down` recovers as well, and so does the next start.
+    a.launch_again(&triple.a)?;
+    a.wait_up()?;
+    a.kill()?;
+    let mut down = triple.a.command(adit::binary()?);
+    process::finish(down.args(["down", a.name()]), "", process::RUN_LIMIT)?.success()?;
+    assert!(a.left().is_empty(), "{:?}", a.left());
+    ensure_same(&before, &settings(&triple.a)?)?;
     a.launch_again(&triple.a)?;
     a.wait_up()?;
     a.kill()?;
@@ -77,6 +84,54 @@ fn an_interface_that_is_removed_lets_nothing_out_and_ends_the_tunnel() -> Result
     let said = a.fails()?;
     assert!(said.contains("the device is gone"), "{said}");
     ensure_same(&before, &settings(&triple.a)?)?;
+    b.stop()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_full_tunnel_follows_its_host_to_another_way() -> Result<()> {
+    let (triple, ends, mut b) = far_end()?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
+    let probe = Probe::start(&triple.a, &triple.b, BEYOND6, STEP)?;
+    probe.answers(20, SOON)?;
+    let before_moving = settings(&triple.a)?;
+    for (link, address) in [(Triple::SECOND, Triple::SECOND4), (Triple::FIRST, Triple::A4)] {
+        triple.take(link)?;
+        probe.answers(50, SOON).with_context(|| format!("over {link}"))?;
+        let endpoint = SocketAddr::new(address, Ends::PORT).to_string();
+        eventually("the other end to follow", SOON, || {
+            b.status()
+                .is_ok_and(|status| status.peer(&ends.a.public_key()).is_ok_and(|peer| peer.endpoint() == endpoint))
+        })?;
+    }
+    drop(probe);
+    assert_eq!(only(&before_moving, &settings(&triple.a)?), Vec::<String>::new());
+    a.stop()?;
+    b.stop()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_tunnel_becomes_a_full_one_and_back_without_losing_a_packet() -> Result<()> {
+    let (triple, ends, mut b) = far_end()?;
+    let split = ends.config_a(Some(Triple::B6));
+    let mut a = Adit::start(&triple.a, &split)?;
+    let before = settings(&triple.a)?;
+    let probe = Probe::start(&triple.a, &triple.b, Ends::B4, STEP)?;
+    probe.answers(20, SOON)?;
+    for _ in 0..2 {
+        ensure_reached(&triple.a, Reached::Nothing)?;
+        a.write(&full_tunnel(&ends, Triple::B6))?;
+        a.reload()?;
+        ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
+        a.write(&split)?;
+        a.reload()?;
+        ensure_same(&before, &settings(&triple.a)?)?;
+    }
+    let probed = probe.finish()?;
+    assert_eq!(probed.lost, 0, "{probed:?}");
+    assert_eq!(a.status()?.number("/fwmark")?, 0);
+    a.stop()?;
     b.stop()
 }
 
@@ -143,11 +198,13 @@ fn settings(a: &Namespace) -> Result<String> {
 }
 
 fn ensure_same(before: &str, after: &str) -> Result<()> {
-    let only = |one: &str, other: &str| -> Vec<String> {
-        one.lines().filter(|line| !other.lines().any(|found| found == *line)).map(str::to_owned).collect()
-    };
     ensure!(before == after, "gone: {:#?}\nnew: {:#?}", only(before, after), only(after, before));
     Ok(())
+}
+
+/// The lines of `one` that `other` has not.
+fn only(one: &str, other: &str) -> Vec<String> {
+    one.lines().filter(|line| !other.lines().any(|found| found == *line)).map(str::to_owned).collect()
 }
 
 const BEYOND4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
@@ -158,3 +215,5 @@ const ROUTER4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 254));
 const ROUTER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0xfe));
 
 const STEP: Duration = Duration::from_millis(10);
+
+const SOON: Duration = Duration::from_secs(7);

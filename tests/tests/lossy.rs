@@ -50,7 +50,7 @@ fn a_transfer_over_a_bad_way_arrives_unharmed_both_ways() -> Result<()> {
     ensure!(back == content, "{} of {} bytes came back, or others", back.len(), content.len());
 
     let done = relay.done();
-    println!("{done:?}");
+    eprintln!("{done:?}");
     ensure!(done.lost > 50 && done.repeated > 50 && done.delayed > 100, "the way was too good: {done:?}");
     // Each repeated datagram is refused once, at one end or the other; what its copy brings is not delivered twice.
     let refused: u64 = [&a, &b]
@@ -60,7 +60,7 @@ fn a_transfer_over_a_bad_way_arrives_unharmed_both_ways() -> Result<()> {
             let sum = |part: Option<&serde_json::Value>| -> u64 {
                 part.and_then(|drops| drops.as_object()?.values().map(serde_json::Value::as_u64).sum()).unwrap_or(0)
             };
-            println!("{} {}", status.json["drops"], status.json["peers"][0]["drops"]);
+            eprintln!("{} {}", status.json["drops"], status.json["peers"][0]["drops"]);
             Ok(sum(status.json.pointer("/drops")))
         })
         .sum::<Result<u64>>()?;

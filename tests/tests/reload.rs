@@ -123,7 +123,7 @@ fn a_file_that_cannot_be_used_changes_nothing() -> Result<()> {
         (good.replacen("PublicKey = ", "PublicKey = AAAA", 1), "PublicKey".to_owned()),
         (good.replacen("AllowedIPs", "AlowedIPs", 1), "AllowedIPs".to_owned()),
         (good.split_once("PrivateKey").map(|(head, _)| head.to_owned()).unwrap_or_default(), "PrivateKey".to_owned()),
-        (String::new(), "PrivateKey".to_owned()),
+        (String::new(), "[Interface]".to_owned()),
     ];
     for (text, names) in &bad {
         a.write_text(text)?;

@@ -73,6 +73,31 @@ fn another_port_is_followed() -> Result<()> {
     b.stop()
 }
 
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn an_underlay_that_was_away_is_used_again_with_the_same_session() -> Result<()> {
+    let pair = Pair::new()?;
+    let ends = Ends::new()?;
+    let mut b = Adit::start(&pair.b, &ends.config_b(None))?;
+    let mut a = Adit::start(&pair.a, &ends.config_a(Some(Pair::B4)))?;
+    let probe = Probe::start(&pair.a, &pair.b, Ends::B4, STEP)?;
+    probe.answers(20, SOON)?;
+    for _ in 0..2 {
+        pair.a.ip(&format!("link set {} down", Pair::LINK))?;
+        probe.stays_silent(Duration::from_millis(300))?;
+        pair.a.ip(&format!("link set {} up", Pair::LINK))?;
+        probe.answers(20, SOON)?;
+    }
+    drop(probe);
+    let status = a.status()?;
+    assert_eq!(status.number("/engine/handshakes_sent")?, 1, "{:#}", status.json);
+    // What could not be sent is counted, and nothing else is dropped.
+    let drops = status.json.pointer("/drops").and_then(serde_json::Value::as_object).cloned().unwrap_or_default();
+    assert_eq!(drops.keys().collect::<Vec<_>>(), ["send_failed"], "{drops:?}");
+    a.stop()?;
+    b.stop()
+}
+
 /// Moves `a` to its second way and back, while it sends, and asks each time whether `b` follows.
 fn moves(triple: &Triple, addresses: [IpAddr; 2], follows: impl Fn(SocketAddr) -> bool) -> Result<()> {
     let probe = Probe::start(&triple.a, &triple.b, Ends::B4, STEP)?;
@@ -85,7 +110,7 @@ fn moves(triple: &Triple, addresses: [IpAddr; 2], follows: impl Fn(SocketAddr) -
         eventually("the endpoint to follow", SOON, || follows(endpoint)).with_context(|| endpoint.to_string())?;
     }
     let probed = probe.finish()?;
-    println!("{probed:?}");
+    eprintln!("{probed:?}");
     // `a` has no way at all for the time of two or three runs of `ip`.
     ensure!(probed.longest_gap < Duration::from_secs(2), "{probed:?}");
     Ok(())
