@@ -256,6 +256,20 @@ async fn publish(born: &Path, path: &Path) -> Result<(), SocketError> {
     Err(SocketError::InUse { path: path.to_owned() })
 }
 
+/// Removes the socket at `path` if nobody listens there; anything else that has the name by now is left alone.
+///
+/// # Errors
+/// The file cannot be inspected or removed.
+pub(crate) async fn remove_dead(path: &Path) -> io::Result<()> {
+    let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => Ok(()),
+        Ok(_) if is_alive(path).await => Ok(()),
+        Ok(_) => fs::remove_file(path).or_else(gone),
+        Err(error) => gone(error),
+    }
+}
+
 /// Whether somebody listens at `path`. Only a refused connection is proof of the contrary.
 async fn is_alive(path: &Path) -> bool {
     match UnixStream::connect(path).await {

@@ -130,7 +130,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes namespaces, links and control sockets of runs whose process is gone.
+/// Removes namespaces, links, control sockets and journals of runs whose process is gone.
 ///
 /// A run that was killed cannot clean up; the next one does it here. Failures are no failure of the caller.
 pub fn remove_abandoned() {
@@ -142,8 +142,10 @@ pub fn remove_abandoned() {
     for name in entries("/sys/class/net").into_iter().filter(|name| names::is_abandoned(name)) {
         let _ = process::run(Command::new("ip").args(["link", "delete", &name]));
     }
-    for name in entries(crate::wg::SOCKET_FOLDER).into_iter().filter(|name| names::is_abandoned(name)) {
-        let _ = std::fs::remove_file(Path::new(crate::wg::SOCKET_FOLDER).join(name));
+    for folder in [crate::wg::SOCKET_FOLDER, crate::adit::RUNTIME] {
+        for name in entries(folder).into_iter().filter(|name| names::is_abandoned(name)) {
+            let _ = std::fs::remove_file(Path::new(folder).join(name));
+        }
     }
 }
 

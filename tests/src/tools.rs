@@ -55,9 +55,34 @@ pub fn ping(namespace: &Namespace, target: IpAddr, count: u32, interval: Duratio
 /// # Errors
 /// As [`ping`].
 pub fn ping_sized(namespace: &Namespace, target: IpAddr, count: u32, interval: Duration, size: usize) -> Result<Pings> {
+    run_ping(namespace, target, count, interval, size, "do")
+}
+
+/// Like [`ping`] with `size` bytes of payload that the sender may send in fragments.
+///
+/// # Errors
+/// As [`ping`].
+pub fn ping_in_fragments(
+    namespace: &Namespace,
+    target: IpAddr,
+    count: u32,
+    interval: Duration,
+    size: usize,
+) -> Result<Pings> {
+    run_ping(namespace, target, count, interval, size, "dont")
+}
+
+fn run_ping(
+    namespace: &Namespace,
+    target: IpAddr,
+    count: u32,
+    interval: Duration,
+    size: usize,
+    fragments: &str,
+) -> Result<Pings> {
     let mut ping = namespace.command("ping");
     let interval = format!("{:.3}", interval.as_secs_f64());
-    ping.args(["-n", "-q", "-W", "1", "-M", "do", "-c", &count.to_string(), "-i", &interval]);
+    ping.args(["-n", "-q", "-W", "1", "-M", fragments, "-c", &count.to_string(), "-i", &interval]);
     ping.args(["-s", &size.to_string(), &target.to_string()]);
     let finished = process::finish(&mut ping, "", Duration::from_secs(60) + Duration::from_secs(2) * count)?;
     parse_ping(&finished.stdout).with_context(|| format!("{}\n{}", finished.title, finished.stderr))
@@ -110,16 +135,36 @@ impl IperfServer {
     /// # Errors
     /// If the flow breaks; with what iperf3 says.
     pub fn measure(&self, client: &Namespace, time: Duration, reverse: bool) -> Result<Flow> {
+        parse_iperf(&self.run(client, time, reverse, &[])?)
+    }
+
+    /// Sends UDP datagrams of `length` bytes at `bits_per_second`, like [`IperfServer::measure`].
+    ///
+    /// # Errors
+    /// If the flow breaks; with what iperf3 says.
+    pub fn measure_udp(
+        &self,
+        client: &Namespace,
+        time: Duration,
+        reverse: bool,
+        bits_per_second: u32,
+        length: u16,
+    ) -> Result<UdpFlow> {
+        let args = ["--udp", "--bitrate", &bits_per_second.to_string(), "--length", &length.to_string()];
+        parse_iperf_udp(&self.run(client, time, reverse, &args)?)
+    }
+
+    /// Runs a client to its end and returns the JSON that it printed.
+    fn run(&self, client: &Namespace, time: Duration, reverse: bool, args: &[&str]) -> Result<Value> {
         let mut command = client.command("iperf3");
         command.args(["--json", "--client", &self.address.to_string(), "--connect-timeout", "5000"]);
-        command.args(["--time", &time.as_secs().max(1).to_string()]);
+        command.args(["--time", &time.as_secs().max(1).to_string()]).args(args);
         if reverse {
             command.arg("--reverse");
         }
         let finished = process::finish(&mut command, "", time + Duration::from_secs(30))?;
         // With --json, iperf3 says what went wrong on standard output.
-        parse_iperf(&finished.stdout)
-            .with_context(|| format!("{} {}\n{}", finished.title, finished.stderr, self.process))
+        read_json(&finished.stdout).with_context(|| format!("{} {}\n{}", finished.title, finished.stderr, self.process))
     }
 }
 
@@ -134,11 +179,32 @@ pub struct Flow {
     pub retransmits: u64,
 }
 
-fn parse_iperf(text: &str) -> Result<Flow> {
+/// What one flow of UDP datagrams achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpFlow {
+    /// Datagrams sent.
+    pub packets: u64,
+    /// Datagrams that did not arrive.
+    pub lost: u64,
+}
+
+fn read_json(text: &str) -> Result<Value> {
     let json: Value = serde_json::from_str(text).with_context(|| format!("iperf3 printed no JSON: {text}"))?;
     if let Some(error) = json.get("error") {
         bail!("iperf3: {error}");
     }
+    Ok(json)
+}
+
+fn parse_iperf_udp(json: &Value) -> Result<UdpFlow> {
+    let number = |pointer: &str| {
+        let number = json.pointer(pointer).and_then(Value::as_u64);
+        number.with_context(|| format!("iperf3's JSON has no {pointer}: {json}"))
+    };
+    Ok(UdpFlow { packets: number("/end/sum/packets")?, lost: number("/end/sum/lost_packets")? })
+}
+
+fn parse_iperf(json: &Value) -> Result<Flow> {
     let number = |pointer: &str| json.pointer(pointer).with_context(|| format!("iperf3's JSON has no {pointer}"));
     Ok(Flow {
         bits_per_second: number("/end/sum_received/bits_per_second")?.as_f64().context("bits_per_second")?,
@@ -167,10 +233,14 @@ mod tests {
     fn results_and_errors_of_iperf_are_read() {
         let text =
             r#"{"end": {"sum_sent": {"retransmits": 3}, "sum_received": {"bits_per_second": 1e9, "bytes": 125}}}"#;
-        assert_eq!(parse_iperf(text).unwrap(), Flow { bits_per_second: 1e9, bytes: 125, retransmits: 3 });
-        let error = parse_iperf(r#"{"end": {}, "error": "unable to connect"}"#).unwrap_err().to_string();
+        let json = read_json(text).unwrap();
+        assert_eq!(parse_iperf(&json).unwrap(), Flow { bits_per_second: 1e9, bytes: 125, retransmits: 3 });
+        assert!(parse_iperf_udp(&json).is_err());
+        let udp = read_json(r#"{"end": {"sum": {"packets": 9, "lost_packets": 2}}}"#).unwrap();
+        assert_eq!(parse_iperf_udp(&udp).unwrap(), UdpFlow { packets: 9, lost: 2 });
+        let error = read_json(r#"{"end": {}, "error": "unable to connect"}"#).unwrap_err().to_string();
         assert!(error.contains("unable to connect"), "{error}");
-        assert!(parse_iperf("").is_err());
+        assert!(read_json("").is_err());
     }
 
     #[test]

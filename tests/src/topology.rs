@@ -102,6 +102,10 @@ impl Triple {
     pub const B4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
     /// IPv6 address of `b`.
     pub const B6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 1));
+    /// IPv4 address of the router on the first way of `a`.
+    pub const ROUTER4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 254));
+    /// IPv6 address of the router on the link of `b`.
+    pub const ROUTER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 0xfe));
     /// Name of the first way in `a`.
     pub const FIRST: &str = "first0";
     /// Name of the second way in `a`.

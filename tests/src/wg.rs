@@ -109,6 +109,14 @@ pub fn sync_config(namespace: &Namespace, link: &str, config: &Config) -> Result
     with_config(namespace, "syncconf", link, config)
 }
 
+/// `wg addconf LINK` with `config`, in `namespace`: what is there already stays.
+///
+/// # Errors
+/// If wg(8) fails; with what it wrote.
+pub fn add_config(namespace: &Namespace, link: &str, config: &Config) -> Result<()> {
+    with_config(namespace, "addconf", link, config)
+}
+
 fn with_config(namespace: &Namespace, verb: &str, link: &str, config: &Config) -> Result<()> {
     let mut wg = namespace.command("wg");
     process::finish(wg.args([verb, link, "/dev/stdin"]), &config.to_text(), process::RUN_LIMIT)?.success()?;

@@ -1,14 +1,10 @@
 //! Making and reverting one recorded change.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-
 use super::error::RouteError;
 use super::netlink::Netlink;
 use super::{address, link, routes, rules, sysctl};
 use crate::journal::{Entry, Journal, Mtu};
+use crate::socket;
 
 /// Makes a change. Interfaces and sockets are made by others and only recorded.
 pub(super) async fn make(netlink: &Netlink, entry: &Entry) -> Result<(), RouteError> {
@@ -36,28 +32,16 @@ pub(super) async fn revert(netlink: &Netlink, entry: &Entry, journal: &Journal) 
         Entry::Sysctl(it) => sysctl::restore(it, journal),
         Entry::Rule(it) => rules::remove(netlink, it).await,
         Entry::Link(device) => link::delete(netlink, device).await,
-        Entry::Socket { path } => remove_socket(path),
+        // That of a tunnel which is just going down has somebody behind it, who removes it last.
+        Entry::Socket { path } => socket::remove_dead(path)
+            .await
+            .map_err(|source| RouteError::Socket { path: path.display().to_string(), source }),
     }
 }
 
 async fn restore_mtu(netlink: &Netlink, mtu: &Mtu) -> Result<(), RouteError> {
     match link::by_index(netlink, mtu.device.index).await? {
         Some(found) if found.mtu == mtu.value => link::set_mtu(netlink, &mtu.device, mtu.former).await,
-        _ => Ok(()),
-    }
-}
-
-/// Removes the file if it is a socket: whatever else has its name now was not made by a tunnel.
-pub(super) fn remove_socket(path: &Path) -> Result<(), RouteError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(RouteError::Socket { path: path.display().to_string(), source })
-        }
         _ => Ok(()),
     }
 }

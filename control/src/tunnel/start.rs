@@ -33,7 +33,7 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
     recover_predecessor(&directories.runtime, &name).await?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
     let mut journal = Journal::create(&directories.runtime, &name)?;
-    let parts = match prepare(&name, &config, &resolved, &directories, &mut journal).await {
+    let parts = match prepare(&name, &config, &resolved, &directories, &api, &mut journal).await {
         Ok(parts) => parts,
         Err(error) => {
             forget(journal).await;
@@ -91,8 +91,10 @@ async fn prepare(
     config: &Config,
     resolved: &Resolved,
     directories: &Directories,
+    api: &ApiServer,
     journal: &mut Journal,
 ) -> Result<Parts, TunnelError> {
+    journal.record(Entry::Socket { path: api.path().to_owned() })?;
     let uapi = UapiServer::bind(&directories.uapi, name).await?;
     journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
     let mut settings = settings_of(config, resolved);

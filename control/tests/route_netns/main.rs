@@ -421,16 +421,18 @@ fn recorded_links_and_sockets_are_removed_and_nothing_else_of_that_name() {
         let mut journal = host.journal();
         host.ip(&["link", "add", "v8", "type", "veth", "peer", "name", "v9"]);
         let index = host.index_of("v8");
-        let (socket, file) = (host.dir.path().join("s"), host.dir.path().join("f"));
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let [dead, living, file] = ["dead", "living", "file"].map(|name| host.dir.path().join(name));
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        // Another program's, which has taken the name meanwhile.
+        let _listener = std::os::unix::net::UnixListener::bind(&living).unwrap();
         std::fs::write(&file, "not a socket").unwrap();
         journal.record(Entry::Link(Device { name: "v8".into(), index })).unwrap();
-        for path in [&socket, &file, &host.dir.path().join("gone")] {
+        for path in [&dead, &living, &file, &host.dir.path().join("gone")] {
             journal.record(Entry::Socket { path: path.clone() }).unwrap();
         }
         route::undo(&mut journal).await.unwrap();
         assert!(host.try_ip(&["link", "show", "v8"]).is_err());
-        assert!(!socket.exists() && file.exists());
+        assert!(!dead.exists() && living.exists() && file.exists());
     });
 }
 
