@@ -211,16 +211,7 @@ pub async fn list(dir: &Path) -> io::Result<Vec<String>> {
 /// [`SocketError`]; it is none if there is no such socket.
 pub async fn remove_dead(dir: &Path, name: &str) -> Result<(), SocketError> {
     let path = socket_path(dir, name)?;
-    let is_socket = fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
-    if !is_socket || is_alive(&path).await {
-        return Ok(());
-    }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("remove the socket of a process that is gone", &path, error))
-        }
-        _ => Ok(()),
-    }
+    remove_dead_at(&path).await.map_err(|error| failed("remove the socket of a process that is gone", &path, error))
 }
 
 /// Gives the socket at `born` its public name.
@@ -260,7 +251,7 @@ async fn publish(born: &Path, path: &Path) -> Result<(), SocketError> {
 ///
 /// # Errors
 /// The file cannot be inspected or removed.
-pub(crate) async fn remove_dead(path: &Path) -> io::Result<()> {
+pub(crate) async fn remove_dead_at(path: &Path) -> io::Result<()> {
     let gone = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => Ok(()),

@@ -33,7 +33,7 @@ pub(super) async fn revert(netlink: &Netlink, entry: &Entry, journal: &Journal) 
         Entry::Rule(it) => rules::remove(netlink, it).await,
         Entry::Link(device) => link::delete(netlink, device).await,
         // That of a tunnel which is just going down has somebody behind it, who removes it last.
-        Entry::Socket { path } => socket::remove_dead(path)
+        Entry::Socket { path } => socket::remove_dead_at(path)
             .await
             .map_err(|source| RouteError::Socket { path: path.display().to_string(), source }),
     }
