@@ -29,6 +29,7 @@ pub(crate) fn file(argument: &str) -> Outcome<(PathBuf, String)> {
 }
 
 /// The name of the tunnel that is meant, whether or not its file is still there.
+#[cfg(target_os = "linux")]
 pub(crate) fn name(argument: &str) -> Outcome<String> {
     if is_path(argument) { Ok(file(argument)?.1) } else { Ok(argument.to_owned()) }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+#[cfg(target_os = "linux")]
 mod control;
 mod demo;
 mod failure;
@@ -9,7 +10,9 @@ mod keys;
 mod locate;
 mod logging;
 mod manual;
+#[cfg(target_os = "linux")]
 mod status;
+#[cfg(target_os = "linux")]
 mod up;
 
 use std::process::ExitCode;
@@ -39,11 +42,6 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Outcome {
     match cli.command {
-        Command::Up(options) => up::run(&options, &cli.global),
-        Command::Down(options) => control::down(&options),
-        Command::Reload(options) => control::reload(&options),
-        Command::Recover(options) => control::recover_all(&options),
-        Command::Status(options) => status::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Genkey => keys::genkey(),
         Command::Genpsk => keys::genpsk(),
@@ -51,5 +49,27 @@ fn run(cli: Cli) -> Outcome {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
         Command::Demo(options) => demo::run(&options),
+        tunnels => run_tunnels(tunnels, &cli.global),
     }
+}
+
+/// What has to do with the tunnels of this machine.
+#[cfg(target_os = "linux")]
+fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
+    match command {
+        Command::Up(options) => up::run(&options, global),
+        Command::Down(options) => control::down(&options),
+        Command::Reload(options) => control::reload(&options),
+        Command::Recover(options) => control::recover_all(&options),
+        Command::Status(options) => status::run(&options),
+        other => Err(failure::Failure::failed(format!("{other:?} has nothing to do with tunnels"))),
+    }
+}
+
+/// Tunnels are made on Linux only so far.
+#[cfg(not(target_os = "linux"))]
+fn run_tunnels(_command: Command, _global: &args::Global) -> Outcome {
+    Err(failure::Failure::failed(
+        "tunnels are made on Linux only so far; `adit demo` shows one at work here, in process",
+    ))
 }

@@ -69,6 +69,7 @@ pub(super) struct Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ModeName {
+    #[cfg(target_os = "linux")]
     Kernel,
     Process,
 }
@@ -76,6 +77,7 @@ pub(super) enum ModeName {
 impl Mode {
     pub(super) fn line(&self) -> String {
         let name = match self.name {
+            #[cfg(target_os = "linux")]
             ModeName::Kernel => "kernel",
             ModeName::Process => "process",
         };
