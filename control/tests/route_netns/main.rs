@@ -381,13 +381,20 @@ fn without_privileges_the_error_says_which_one_is_missing() {
         let _tun = host.tun();
         let mut journal = host.journal();
         std::os::unix::fs::chown(host.dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        // SAFETY: the system call takes integers only. Unlike the C library's function it changes this thread alone, which
-        // ends with the test.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) }, 0);
+        be(NOBODY);
         let error = route::apply(TUN, &full_tunnel(), &mut journal).await.unwrap_err();
+        // Only root can remove the test's folder.
+        be(0);
         assert!(error.is_permission() && error.to_string().contains("CAP_NET_ADMIN"), "{error}");
         assert!(journal.entries().is_empty());
     });
+}
+
+/// Takes on a user's privileges; with the saved user id the thread keeps the way back.
+fn be(user: libc::uid_t) {
+    // SAFETY: the system call takes integers only. Unlike the C library's function it changes this thread alone, which ends
+    // with the test.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, -1, user, -1) }, 0);
 }
 
 #[test]
