@@ -1,5 +1,6 @@
 //! ping(8) and iperf3(1): what a user would try first, with their results as numbers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,10 +33,14 @@ pub fn has_tool(name: &str) -> Option<PathBuf> {
 /// What [`ping`] counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pings {
-    /// Echo requests sent.
+    /// Echo requests sent and waited for. Once ping(8) has had an answer it waits for the last one no longer than the
+    /// interval or two round trips (iputils, ping_common.c, main_loop), which is too short on a machine that is busy, so
+    /// a last request is not counted if it alone has no answer.
     pub sent: u32,
     /// Answers received.
     pub received: u32,
+    /// The number of the first request without an answer, from 1, the last one aside.
+    pub first_missing: Option<u32>,
     /// Mean round trip; absent if nothing came back.
     pub mean: Option<Duration>,
 }
@@ -82,7 +87,7 @@ fn run_ping(
 ) -> Result<Pings> {
     let mut ping = namespace.command("ping");
     let interval = format!("{:.3}", interval.as_secs_f64());
-    ping.args(["-n", "-q", "-W", "1", "-M", fragments, "-c", &count.to_string(), "-i", &interval]);
+    ping.args(["-n", "-W", "1", "-M", fragments, "-c", &count.to_string(), "-i", &interval]);
     ping.args(["-s", &size.to_string(), &target.to_string()]);
     let finished = process::finish(&mut ping, "", Duration::from_secs(60) + Duration::from_secs(2) * count)?;
     parse_ping(&finished.stdout).with_context(|| format!("{}\n{}", finished.title, finished.stderr))
@@ -103,7 +108,15 @@ fn parse_ping(text: &str) -> Result<Pings> {
         }
         None => None,
     };
-    Ok(Pings { sent: number("packets transmitted")?, received: number("received")?, mean })
+    let (sent, received): (u32, u32) = (number("packets transmitted")?, number("received")?);
+    let answered: BTreeSet<u32> = text
+        .lines()
+        .filter(|line| line.contains(" bytes from "))
+        .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok())
+        .collect();
+    let first_missing = (1..sent).find(|number| !answered.contains(number));
+    let not_waited_for = sent > 1 && received + 1 == sent && first_missing.is_none();
+    Ok(Pings { sent: sent - u32::from(not_waited_for), received, first_missing, mean })
 }
 
 /// A running iperf3 server that is ended on drop.
@@ -219,13 +232,26 @@ mod tests {
 
     #[test]
     fn answers_and_silence_of_ping_are_read() {
-        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\n--- 10.0.0.1 ping statistics ---\n\
-                    5 packets transmitted, 4 received, 20% packet loss, time 804ms\n\
-                    rtt min/avg/max/mdev = 0.040/1.500/0.061/0.008 ms\n";
-        let expected = Pings { sent: 5, received: 4, mean: Some(Duration::from_micros(1500)) };
-        assert_eq!(parse_ping(text).unwrap(), expected);
+        let run = |answered: &[u32], sent: u32| {
+            let answers: String = answered
+                .iter()
+                .map(|number| format!("64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time=0.049 ms\n"))
+                .collect();
+            let text = format!(
+                "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n{answers}From 10.0.0.9 icmp_seq=2 Time to live exceeded\n\n\
+                 {sent} packets transmitted, {} received, 20% packet loss, time 804ms\n\
+                 rtt min/avg/max/mdev = 0.040/1.500/0.061/0.008 ms\n",
+                answered.len()
+            );
+            parse_ping(&text).unwrap()
+        };
+        let mean = Some(Duration::from_micros(1500));
+        assert_eq!(run(&[1, 3, 4, 5], 5), Pings { sent: 5, received: 4, first_missing: Some(2), mean });
+        assert_eq!(run(&[1, 2, 3, 4], 5), Pings { sent: 4, received: 4, first_missing: None, mean });
+        assert_eq!(run(&[1, 2, 3], 5), Pings { sent: 5, received: 3, first_missing: Some(4), mean });
         let text = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 2031ms\npipe 3\n";
-        assert_eq!(parse_ping(text).unwrap(), Pings { sent: 3, received: 0, mean: None });
+        let silence = Pings { sent: 3, received: 0, first_missing: Some(1), mean: None };
+        assert_eq!(parse_ping(text).unwrap(), silence);
         assert!(parse_ping("ping: connect: Network is unreachable").is_err());
     }
 
