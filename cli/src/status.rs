@@ -131,7 +131,7 @@ fn peer(out: &mut String, peer: &PeerReport) -> std::fmt::Result {
     field(out, "allowed ips", if nets.is_empty() { "(none)".to_owned() } else { nets.join(", ") })?;
     match peer.latest_handshake_age_s {
         Some(seconds) => {
-            let round_trip = peer.handshake_rtt_ms.map_or_else(String::new, |ms| format!(", round trip {ms:.0} ms"));
+            let round_trip = peer.handshake_rtt_ms.map_or_else(String::new, |ms| format!(", round trip {ms:.1} ms"));
             let expired = if peer.has_session { "" } else { ", session expired" };
             field(out, "latest handshake", format_args!("{} ago{round_trip}{expired}", age(seconds)))?;
         }

@@ -126,6 +126,7 @@ fn a_file_that_cannot_be_used_changes_nothing() -> Result<()> {
             good.split_once("AllowedIPs").map_or("", |(half, _)| half.trim_end_matches("=\n")).to_owned(),
             "PublicKey".to_owned(),
         ),
+        (good.split_once("PrivateKey").map(|(head, _)| head.to_owned()).unwrap_or_default(), "PrivateKey".to_owned()),
         (String::new(), "[Interface]".to_owned()),
     ];
     for (text, names) in &bad {

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
 use super::report::{Report, rate, size};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, tell};
 
 /// Where findings go.
 pub(super) struct Ui {
@@ -79,7 +79,7 @@ impl Ui {
                 if now >= *next {
                     *next = now + LINE_EVERY;
                     let rate = rate(bytes as f64 * 8.0 / (now - *begun).as_secs_f64());
-                    anstream::eprintln!("  {:<LABEL$}{} of {} so far, {rate}", "", size(bytes), size(*total));
+                    tell(format_args!("  {:<LABEL$}{} of {} so far, {rate}", "", size(bytes), size(*total)));
                 }
             }
         }

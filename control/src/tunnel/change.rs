@@ -25,6 +25,10 @@ impl Shared {
         if loaded.config == state.config {
             return Ok(notes);
         }
+        // A file that was cut off before its first key is valid, and would leave a tunnel without peers.
+        if loaded.config.interface.private_key.is_none() && state.config.interface.private_key.is_some() {
+            return Err(TunnelError::KeyGone { path: self.path.display().to_string() });
+        }
         if hooks_differ(&state.config, &loaded.config) {
             notes.push("hooks have changed: the new ones run when the tunnel goes down, and at the next start".into());
         }

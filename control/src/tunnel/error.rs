@@ -20,6 +20,12 @@ pub enum TunnelError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The file that is to be reloaded names no private key, and the running tunnel has its key from that file.
+    #[error("{path}: PrivateKey: the private key is missing, and a reload takes none away: is the file complete?")]
+    KeyGone {
+        /// The file.
+        path: String,
+    },
     /// An endpoint's name does not resolve.
     #[error("the endpoint {endpoint} does not resolve: {reason}")]
     Resolve {
@@ -104,7 +110,9 @@ impl TunnelError {
     /// What kind of help would be needed.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Config(_) | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => Kind::Configuration,
+            Self::Config(_) | Self::KeyGone { .. } | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => {
+                Kind::Configuration
+            }
             Self::Route(RouteError::MtuTooSmall { .. })
             | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
             Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
