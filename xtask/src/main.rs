@@ -1,4 +1,4 @@
-//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat` and `soak`.
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak` and `fuzz`.
 //!
 //! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
 //! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
@@ -49,6 +49,14 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Feed any bytes to the parsers and the engine; takes a nightly toolchain and cargo-fuzz.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Only this target of tests/fuzz.
+        target: Option<String>,
+    },
 }
 
 /// Options of `cargo xtask test`.
@@ -73,6 +81,7 @@ fn main() -> ExitCode {
         Task::Test(args) => tasks::test(&root, &args),
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
+        Task::Fuzz { seconds, target } => tasks::fuzz(&root, seconds, target.as_deref()),
     };
     match passed {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,6 +72,28 @@ pub(crate) fn soak(root: &Path, gib: u32, seed: Option<u64>) -> Result<()> {
     })
 }
 
+/// Runs the fuzz targets one after the other; what they find and learn stays in tests/fuzz.
+///
+/// # Errors
+/// A target found something, does not build, or is none.
+pub(crate) fn fuzz(root: &Path, seconds: u32, only: Option<&str>) -> Result<()> {
+    let chosen: Vec<_> = FUZZ_TARGETS.iter().filter(|target| only.is_none_or(|only| only == **target)).collect();
+    if chosen.is_empty() {
+        bail!("there is no target {}: there are {}", only.unwrap_or_default(), FUZZ_TARGETS.join(", "));
+    }
+    for target in chosen {
+        // cargo-fuzz wants a nightly toolchain, whichever this task itself was built with.
+        let mut command = std::process::Command::new("rustup");
+        command.current_dir(root).args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", target]);
+        command.args(["--", &format!("-max_total_time={seconds}"), "-max_len=4096"]);
+        command::run(&mut command, Duration::from_secs(seconds.into()) + LIMIT)?;
+    }
+    Ok(())
+}
+
+/// The binaries of tests/fuzz.
+const FUZZ_TARGETS: [&str; 3] = ["config", "uapi", "engine"];
+
 /// What runs the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Runner {
