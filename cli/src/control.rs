@@ -32,7 +32,7 @@ pub(crate) fn down(options: &Named) -> Outcome {
                     writeln!(io::stdout(), "{name} was not running; what it had left behind is undone")?;
                     Ok(())
                 }
-                Ok(Some(Recovered::Running { pid })) => {
+                Ok(Some(Recovered::Running { pid, .. })) => {
                     Err(Failure::failed(format!("{name} is running as process {pid}, and does not answer")))
                 }
                 Ok(None) => Err(not_running(&name).await),
@@ -89,7 +89,7 @@ pub(crate) fn recover_all(options: &Recover) -> Outcome {
         for name in &names {
             match recover(dir, name).await {
                 Ok(Some(Recovered::Undone)) => writeln!(io::stdout(), "{name}: undone")?,
-                Ok(Some(Recovered::Running { pid })) => {
+                Ok(Some(Recovered::Running { pid, .. })) => {
                     writeln!(io::stdout(), "{name}: running as process {pid}, nothing to undo")?;
                 }
                 Ok(None) => writeln!(io::stdout(), "{name}: left nothing behind")?,

@@ -1,6 +1,6 @@
 //! Undoes what tunnels left behind whose process was killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::journal::{Journal, JournalError};
 use crate::route::{self, RouteError};
@@ -15,6 +15,8 @@ pub enum Recovered {
     Running {
         /// The tunnel's process.
         pid: u32,
+        /// Its journal.
+        path: PathBuf,
     },
 }
 
@@ -28,7 +30,7 @@ pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteE
         return Ok(None);
     };
     if journal.owner_alive() {
-        return Ok(Some(Recovered::Running { pid: journal.owner().pid }));
+        return Ok(Some(Recovered::Running { pid: journal.owner().pid, path: journal.path().to_owned() }));
     }
     route::undo(&mut journal).await?;
     journal.remove()?;

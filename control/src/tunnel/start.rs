@@ -18,7 +18,8 @@ use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, tim
 use crate::api::ApiServer;
 use crate::config::{Config, Table};
 use crate::journal::{Entry, Journal, JournalError};
-use crate::route;
+use crate::recover::{Recovered, recover};
+use crate::route::{self, RouteError};
 use crate::settings::{RouteTable, Settings, Wanted};
 use crate::uapi::UapiServer;
 
@@ -174,18 +175,20 @@ fn no_link_local_address(name: &str) {
     }
 }
 
-/// Undoes what an earlier process of this name left behind when it was killed.
+/// Undoes what an earlier process of this name left behind when it was killed; one that is alive keeps the name.
 async fn recover_predecessor(dir: &std::path::Path, name: &str) -> Result<(), TunnelError> {
-    if let Some(mut left) = Journal::load(dir, name)? {
-        if left.owner_alive() {
-            let (name, path, pid) = (name.to_owned(), left.path().to_owned(), left.owner().pid);
-            return Err(JournalError::Exists { name, path, pid, alive: true }.into());
+    match recover(dir, name).await {
+        Ok(Some(Recovered::Running { pid, path })) => {
+            Err(JournalError::Exists { name: name.to_owned(), path, pid, alive: true }.into())
         }
-        tracing::warn!(tunnel = name, "undoing what an earlier run has left behind");
-        route::undo(&mut left).await?;
-        left.remove()?;
+        Ok(Some(Recovered::Undone)) => {
+            tracing::warn!(tunnel = name, "what an earlier run had left behind is undone");
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(RouteError::Journal(error)) => Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Undoes everything that a start has changed until it failed.
