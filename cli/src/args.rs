@@ -108,6 +108,8 @@ Examples:
 
 Nothing on the system is changed, and nothing is left behind.")]
     Demo(Demo),
+    /// Measure what this machine can do: the engine alone, a whole tunnel beside other engines, the cost of scale
+    Bench(Bench),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  adit completions bash > /etc/bash_completion.d/adit")]
     Completions {
@@ -203,6 +205,26 @@ pub(crate) struct Demo {
     /// Address that both engines send from in process mode
     #[arg(long, hide = true, default_value = "127.0.0.1")]
     pub(crate) loopback: IpAddr,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: BenchWhat,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Write an HTML page and a chart (SVG) for each measure into this directory
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum BenchWhat {
+    /// A whole tunnel between two hosts on this machine, beside any other engine that is named
+    Tunnel(crate::bench::tunnel::Options),
 }
 
 /// Where the demo's hosts live.

@@ -1,6 +1,7 @@
 //! The `adit` command: reads the command line, does one thing, and ends with a documented exit code.
 
 mod args;
+mod bench;
 mod check;
 #[cfg(target_os = "linux")]
 mod control;
@@ -49,6 +50,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { dir } => manual::man(dir.as_deref()),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         tunnels => run_tunnels(tunnels, &cli.global),
     }
 }

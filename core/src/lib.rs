@@ -16,6 +16,7 @@ pub mod ip;
 pub mod key;
 #[cfg(feature = "netstack")]
 pub mod netstack;
+pub mod offload;
 pub mod policy;
 pub mod route;
 pub mod sink;
