@@ -102,7 +102,7 @@ async fn prepare(
     let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
     let socket = UdpSockets::bind(UdpOptions { port: config.interface.listen_port.unwrap_or(0), mark })?;
     let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
-    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false })?;
+    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false, offload: true })?;
     let engine = Engine::new(EngineConfig {
         mtu,
         seed: random_seed()?,

@@ -74,6 +74,8 @@ pub struct SendProgress {
     pub blocked: bool,
     /// Whether the socket is broken and has to be bound anew.
     pub broken: bool,
+    /// Whether the system has refused to send several datagrams in one call, which it had offered.
+    pub offload_refused: bool,
 }
 
 /// Counters of a socket.

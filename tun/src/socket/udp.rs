@@ -154,7 +154,10 @@ impl Socket for UdpSockets {
             let sent = match &mut self.endpoints[Family::of(&remote) as usize] {
                 Some(endpoint) => {
                     self.stats.sends += 1;
-                    endpoint.send(run)
+                    let segmented = endpoint.is_segmenting();
+                    let sent = endpoint.send(run);
+                    progress.offload_refused |= segmented && !endpoint.is_segmenting();
+                    sent
                 }
                 None => Sent::Refused(run.datagrams(), io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
             };
