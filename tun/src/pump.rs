@@ -11,22 +11,22 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit_core::offload::VirtioNetHeader;
 use adit_core::{Command, DropReason, Engine, Event, OffloadSide, Outputs, Source, TunPacket};
 
 use crate::batch::{DatagramBatch, PacketBatch};
 use crate::clock::Clock;
 use crate::device::Device;
+use crate::engine::PacketEngine;
 use crate::handle::{EventSink, Inbox, Mail, MtuError, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
 use crate::queue::{SendQueue, WriteQueue};
 use crate::reactor::{End, Reactor, Readiness, Ready};
 use crate::socket::{BindError, Socket};
 
 /// The loop and everything in it.
-pub struct Pump<D, S> {
+pub struct Pump<D, S, E = Engine> {
     /// Before the descriptors that it watches, so that it is dropped before them.
     reactor: Reactor,
-    engine: Engine,
+    engine: E,
     device: D,
     socket: S,
     clock: Clock,
@@ -44,11 +44,11 @@ pub struct Pump<D, S> {
 
 /// How a pump ended, and what it was made of.
 #[derive(Debug)]
-pub struct PumpExit<D, S> {
+pub struct PumpExit<D, S, E = Engine> {
     /// Why.
     pub reason: ExitReason,
     /// The engine, with its sessions.
-    pub engine: Engine,
+    pub engine: E,
     /// The device, of no use any more if that was the reason.
     pub device: D,
     /// The socket, still bound.
@@ -79,17 +79,17 @@ struct Repair {
     pause: Duration,
 }
 
-impl<D: Device, S: Socket> Pump<D, S> {
+impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
     /// Allocates everything and starts the loop in a thread of its own.
     ///
     /// # Errors
     /// What the system says when it has no descriptors or threads left. The device and the socket are dropped then.
     pub fn spawn(
-        engine: Engine,
+        engine: E,
         mut device: D,
         mut socket: S,
         events: impl EventSink,
-    ) -> io::Result<(PumpHandle, JoinHandle<PumpExit<D, S>>)> {
+    ) -> io::Result<(PumpHandle, JoinHandle<PumpExit<D, S, E>>)> {
         let clock = Clock::new();
         let mut reactor = Reactor::new(clock)?;
         device.attach(reactor.waker());
@@ -119,7 +119,7 @@ impl<D: Device, S: Socket> Pump<D, S> {
         Ok((handle, thread))
     }
 
-    fn run(mut self) -> PumpExit<D, S> {
+    fn run(mut self) -> PumpExit<D, S, E> {
         let reason = loop {
             if let Err(reason) = self.turn() {
                 break reason;
@@ -298,11 +298,7 @@ impl<D: Device, S: Socket> Pump<D, S> {
             let Some(packet) = self.packets.packet(index) else { break };
             let mut out = Outputs { network: &mut self.sending, device: &mut self.writing };
             let host = TunPacket::new(packet.buffer, packet.len);
-            if packet.offload == VirtioNetHeader::default() {
-                self.engine.handle_tun(host, now, &mut out);
-            } else {
-                self.engine.handle_tun_offload(host, packet.offload, now, &mut out);
-            }
+            self.engine.handle_tun(host, packet.offload, now, &mut out);
             // A full send is on its way while the next packet is sealed, and its memory is still in the cache.
             if self.sending.bytes() >= FLUSH_BYTES {
                 self.flush_network(now);
