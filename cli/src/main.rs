@@ -15,6 +15,7 @@ mod manual;
 mod status;
 #[cfg(target_os = "linux")]
 mod up;
+mod watch;
 
 use std::process::ExitCode;
 

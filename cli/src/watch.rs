@@ -1,6 +1,6 @@
-//! What every wait of the demo looks at: Ctrl-C, a deadline, a failure elsewhere.
+//! What every long run looks at: Ctrl-C, a deadline, a failure elsewhere.
 //!
-//! A signal only raises a flag, and no wait is longer than [`SLICE`], so the demo ends by unwinding: threads are joined,
+//! A signal only raises a flag, and no wait is longer than [`SLICE`], so a run ends by unwinding: threads are joined,
 //! descriptors closed, and with them goes everything that the kernel held for it. A second signal ends the process at
 //! once, after which the kernel does the same.
 
@@ -16,7 +16,7 @@ use crate::failure::{Failure, Outcome};
 
 /// Whether to go on, and how far the transfer is.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     interrupted: Arc<AtomicBool>,
     halted: OnceLock<Failure>,
     /// Bytes of the transfer that have arrived.
@@ -25,7 +25,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Makes signals raise the flag instead of ending the process.
-    pub(super) fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let watch = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: the first signal finds the flag down and raises it, the second finds it up.
@@ -36,7 +36,7 @@ impl Watch {
     }
 
     /// Fails when it is time to stop.
-    pub(super) fn check(&self) -> Outcome {
+    pub(crate) fn check(&self) -> Outcome {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err(Failure::failed("interrupted; nothing is left behind"));
         }
@@ -44,12 +44,12 @@ impl Watch {
     }
 
     /// Makes everybody stop with this failure; the first one counts.
-    pub(super) fn halt(&self, failure: Failure) {
+    pub(crate) fn halt(&self, failure: Failure) {
         let _first_counts = self.halted.set(failure);
     }
 
     /// Receives, at most for `limit`.
-    pub(super) fn receive<T>(&self, from: &Receiver<T>, limit: Duration, what: &str) -> Outcome<T> {
+    pub(crate) fn receive<T>(&self, from: &Receiver<T>, limit: Duration, what: &str) -> Outcome<T> {
         let end = Instant::now() + limit;
         loop {
             self.check()?;
@@ -68,18 +68,18 @@ impl Watch {
     }
 
     /// Counts bytes that have arrived.
-    pub(super) fn arrived(&self, bytes: usize) {
+    pub(crate) fn arrived(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Bytes that have arrived.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }
 
 /// The longest that anything waits without looking up.
-pub(super) const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
