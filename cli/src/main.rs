@@ -11,6 +11,7 @@ mod keys;
 mod locate;
 mod logging;
 mod manual;
+mod progress;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
