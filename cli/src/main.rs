@@ -25,6 +25,10 @@ use clap::Parser;
 use args::{Cli, Colour, Command};
 use failure::{Kind, Outcome};
 
+/// Counts what is allocated, for `adit bench`.
+#[global_allocator]
+static ALLOCATOR: bench::allocations::Counting = bench::allocations::Counting;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.global.color {

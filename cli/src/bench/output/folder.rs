@@ -1,0 +1,107 @@
+//! The directory of `--report`: checked before anything is measured, and filled all at once.
+//!
+//! A file is only replaced if an earlier report made it. Files are written beside their places and moved there when all
+//! of them are complete, so nobody ever reads half of one.
+
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::chart;
+use super::page::{MARK, html};
+use crate::bench::model::Report;
+use crate::failure::{Failure, Kind, Outcome};
+
+/// A directory that a report can be written to.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes the directory if it is not there, and checks that a report of this benchmark can be written to it.
+    pub(crate) fn open(path: &Path, benchmark: &str) -> Outcome<Self> {
+        fs::create_dir_all(path).map_err(|error| failure(path, &error))?;
+        let folder = Self { path: path.to_owned() };
+        // What says whether a file can be made is making one; it is gone when it is dropped.
+        drop(folder.file()?);
+        let charts = format!("{benchmark}-");
+        for entry in fs::read_dir(path).map_err(|error| failure(path, &error))? {
+            let name = entry.map_err(|error| failure(path, &error))?.file_name();
+            let text = name.to_string_lossy();
+            if text == page(benchmark) || text.starts_with(&charts) && text.ends_with(".svg") {
+                check_own(&path.join(&name))?;
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Writes the page and the charts, and returns where the page is.
+    pub(crate) fn write(&self, report: &Report) -> Outcome<PathBuf> {
+        let mut files = Vec::new();
+        for measure in &report.measures {
+            let name = format!("{}-{}.svg", report.benchmark, measure.key);
+            files.push((self.path.join(name), format!("{MARK}\n{}", chart::svg(report, measure, true))));
+        }
+        let page = self.path.join(page(&report.benchmark));
+        files.push((page.clone(), html(report)));
+
+        let mut complete = Vec::new();
+        for (place, content) in files {
+            check_own(&place)?;
+            let mut file = self.file()?;
+            file.write_all(content.as_bytes()).map_err(|error| failure(&place, &error))?;
+            complete.push((file, place));
+        }
+        for (file, place) in complete {
+            file.persist(&place).map_err(|error| failure(&place, &error.error))?;
+        }
+        Ok(page)
+    }
+
+    /// A file that is removed unless it is moved to its place; as open to others as the user's umask says.
+    fn file(&self) -> Outcome<tempfile::NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        let builder = builder.prefix(".adit-bench-").permissions(Permissions::from_mode(0o666));
+        builder.tempfile_in(&self.path).map_err(|error| failure(&self.path, &error))
+    }
+}
+
+fn page(benchmark: &str) -> String {
+    format!("{benchmark}.html")
+}
+
+/// Refuses to replace what no report has made.
+fn check_own(path: &Path) -> Outcome {
+    let foreign = || {
+        let message =
+            format!("{} was not made by `adit bench`; name another directory or move it away", path.display());
+        Err(Failure::new(Kind::Exists, message))
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failure(path, &error)),
+        Ok(found) if !found.is_file() => return foreign(),
+        Ok(_) => {}
+    }
+    let mut start = String::new();
+    let read = File::open(path).and_then(|file| file.take(HEAD).read_to_string(&mut start));
+    match read {
+        Ok(_) if start.contains(MARK) => Ok(()),
+        Err(error) if error.kind() != ErrorKind::InvalidData => Err(failure(path, &error)),
+        _ => foreign(),
+    }
+}
+
+fn failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure { message: format!("no report can be written to {}: {error}", path.display()), ..wrapped(error) }
+}
+
+/// The kind that an error of this kind has everywhere in this command.
+fn wrapped(error: &std::io::Error) -> Failure {
+    std::io::Error::from(error.kind()).into()
+}
+
+/// Bytes within which the mark is. A character that is cut in two at the end must not matter, and all are ASCII.
+const HEAD: u64 = 16 + MARK.len() as u64;
