@@ -371,11 +371,9 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
         let read_device = self.sending.is_empty();
         let read_socket = self.writing.is_empty();
         let device = Readiness { readable: read_device, writable: !self.writing.is_empty() };
-        self.reactor.watch(End::Device, device).map_err(ExitReason::Poller)?;
+        self.reactor.watch(End::Device, device);
         let socket = Readiness { readable: read_socket, writable: !self.sending.is_empty() };
-        if let Err(error) = self.reactor.watch(End::Socket, socket) {
-            self.socket_broken(self.clock.now(), &error);
-        }
+        self.reactor.watch(End::Socket, socket);
 
         // What is ready and has somewhere to go is done in the next turn; anything else is worth sleeping for.
         let more = (self.ready.device.readable && read_device)

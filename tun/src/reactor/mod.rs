@@ -108,11 +108,10 @@ impl Reactor {
     }
 
     /// Watches one end for `interest` from now on.
-    pub(crate) fn watch(&mut self, end: End, interest: Readiness) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, end: End, interest: Readiness) {
         for watched in self.watched.iter_mut().flatten().filter(|watched| watched.end == end) {
             watched.interest = interest;
         }
-        Ok(())
     }
 
     /// Stops to watch one end; its descriptors may be closed now.
