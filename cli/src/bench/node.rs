@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use adit_core::config::{EngineConfig, Limits};
+use adit_core::offload::VirtioNetHeader;
 use adit_core::{Command, Ecn, Engine, Outputs, PeerUpdate, PrivateKey, PublicKey, Source, TunPacket, Update, Verdict};
-use adit_tun::batch::{DatagramBatch, Received};
+use adit_tun::batch::{BatchPacket, DatagramBatch, Received};
 use adit_tun::queue::{SendQueue, WriteQueue};
 
 use crate::failure::{Failure, Outcome};
@@ -106,10 +107,16 @@ impl Node {
         }
     }
 
-    /// Seals a packet of the host.
+    /// Seals a packet of the host, as the pump's engine does.
     #[inline]
-    pub(super) fn seal(&mut self, buffer: &mut [u8], len: usize, now: Instant, queues: &mut Queues) -> Outcome {
-        expect(self.engine.handle_tun(TunPacket::new(buffer, len), now, &mut queues.outputs()))
+    pub(super) fn seal(&mut self, packet: BatchPacket<'_>, now: Instant, queues: &mut Queues) -> Outcome {
+        let BatchPacket { buffer, len, offload } = packet;
+        let packet = TunPacket::new(buffer, len);
+        expect(if offload == VirtioNetHeader::default() {
+            self.engine.handle_tun(packet, now, &mut queues.outputs())
+        } else {
+            self.engine.handle_tun_offload(packet, offload, now, &mut queues.outputs())
+        })
     }
 
     /// Opens a datagram.
@@ -129,7 +136,7 @@ pub(super) fn receive(batch: &mut DatagramBatch, from: Source, bytes: &[u8], str
 
 /// Every packet must go through: one that is dropped would be measured as a fast one.
 #[inline]
-pub(super) fn expect(verdict: Verdict) -> Outcome {
+fn expect(verdict: Verdict) -> Outcome {
     if verdict == Verdict::Forwarded { Ok(()) } else { Err(refused(verdict)) }
 }
 

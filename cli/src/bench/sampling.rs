@@ -9,7 +9,7 @@ use super::model::{Axis, Better, Measure, Point, Series};
 
 /// Options of the benchmarks that run in memory.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct Sampling {
     /// Samples of each figure; the table shows their median and how far they lie apart
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     quick: bool,
 }
 
-impl Options {
+impl Sampling {
     /// Samples of each figure.
     pub(super) fn runs(&self) -> u16 {
         if self.quick { 2 } else { self.runs }

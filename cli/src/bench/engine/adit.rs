@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use adit_core::{Source, TunPacket};
+use adit_core::Source;
+use adit_tun::batch::BatchPacket;
 use ipnet::IpNet;
 
 use super::Subject;
 use super::link::{Codec, Link};
 use super::load::{A, B, Load};
-use crate::bench::node::{Node, Queues, expect};
+use crate::bench::node::{Node, Queues};
 use crate::failure::Outcome;
 
 /// Two engines between which so many packets can go.
@@ -30,14 +31,8 @@ pub(super) fn host(address: [u8; 4]) -> IpNet {
 
 impl Codec for Node {
     #[inline]
-    fn seal(&mut self, buffer: &mut [u8], len: usize, load: Load, now: Instant, queues: &mut Queues) -> Outcome {
-        match load.offload() {
-            None => Node::seal(self, buffer, len, now, queues),
-            Some(offload) => {
-                let packet = TunPacket::new(buffer, len);
-                expect(self.engine.handle_tun_offload(packet, offload, now, &mut queues.outputs()))
-            }
-        }
+    fn seal(&mut self, packet: BatchPacket<'_>, now: Instant, queues: &mut Queues) -> Outcome {
+        Node::seal(self, packet, now, queues)
     }
 
     #[inline]

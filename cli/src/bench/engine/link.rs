@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use adit_core::Source;
-use adit_tun::batch::{DatagramBatch, PacketBatch};
+use adit_tun::batch::{BatchPacket, DatagramBatch, PacketBatch};
 
 use super::Subject;
 use super::load::Load;
@@ -17,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 /// An engine at one end of a [`Link`].
 pub(super) trait Codec {
     /// Seals a packet of the host.
-    fn seal(&mut self, buffer: &mut [u8], len: usize, load: Load, now: Instant, queues: &mut Queues) -> Outcome;
+    fn seal(&mut self, packet: BatchPacket<'_>, now: Instant, queues: &mut Queues) -> Outcome;
 
     /// Opens a datagram.
     fn open(&mut self, from: Source, datagram: &[u8], now: Instant, queues: &mut Queues) -> Outcome;
@@ -42,8 +42,9 @@ impl<C: Codec> Link<C> {
         let mut rng = fastrand::Rng::with_seed(SEED);
         let content = (0..CONTENT).map(|_| load.packet(&mut rng)).collect::<Outcome<Vec<_>>>()?;
         let mut packets = PacketBatch::new();
-        Load::fill(&mut packets, &content);
-        let (datagrams, queues) = (DatagramBatch::new(), Queues::default());
+        load.fill(&mut packets, &content);
+        let (datagrams, mut queues) = (DatagramBatch::new(), Queues::default());
+        queues.device.set_offloads(load.joined());
         Ok(Self { sender, receiver, source, load, content, packets, datagrams, queues })
     }
 
@@ -61,6 +62,7 @@ impl<C: Codec> Link<C> {
                 opened += 1;
             }
         }
+        self.queues.device.close();
         Ok(opened)
     }
 }
@@ -69,14 +71,14 @@ impl<C: Codec> Subject for Link<C> {
     fn refill(&mut self) {
         // Splitting writes headers into the packet; anything else leaves it as it was.
         if self.load == Load::Super {
-            Load::fill(&mut self.packets, &self.content);
+            self.load.fill(&mut self.packets, &self.content);
         }
     }
 
     fn seal(&mut self, now: Instant) -> Outcome<u64> {
         for index in 0..self.packets.len() {
-            let Some((buffer, len)) = self.packets.packet(index) else { break };
-            self.sender.seal(buffer, len, self.load, now, &mut self.queues)?;
+            let Some(packet) = self.packets.packet(index) else { break };
+            self.sender.seal(packet, now, &mut self.queues)?;
         }
         Ok(self.batch())
     }
@@ -100,15 +102,13 @@ impl<C: Codec> Subject for Link<C> {
         self.seal(Instant::now())?;
         self.carry();
         let opened = self.open_all(Instant::now())?;
-        // Headers of segments differ from those of what they were cut from; payloads must not.
-        let header = self.load.offload().map_or(0, |header| usize::from(header.hdr_len));
-        let payload = self.load.packet_len() - header;
-        let contents = self.content.iter().cycle();
-        let mut expected = contents.flat_map(|packet| packet[header..].chunks(payload));
+        let load = self.load;
+        let mut expected = self.content.iter().cycle().take(self.packets.len());
         let mut same = true;
         self.queues.write_all(|packet| {
-            same &= packet.get(header..) == expected.next();
+            same &= expected.next().is_some_and(|sealed| load.lasting(packet) == load.lasting(sealed));
         });
+        same &= expected.next().is_none();
         if same && opened == self.batch() {
             Ok(())
         } else {

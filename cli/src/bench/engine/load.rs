@@ -1,6 +1,6 @@
 //! What goes through: packets of one size, or super-packets as a tun device with offloads gives them out.
 
-use adit_core::offload::VirtioNetHeader;
+use adit_core::offload::{Offloads, VirtioNetHeader};
 use adit_tun::batch::PacketBatch;
 use etherparse::PacketBuilder;
 
@@ -33,15 +33,33 @@ impl Load {
     }
 
     /// What the device says of each read.
-    pub(super) fn offload(self) -> Option<VirtioNetHeader> {
-        (self == Self::Super).then_some(VirtioNetHeader {
-            flags: VirtioNetHeader::NEEDS_CSUM,
-            gso_type: VirtioNetHeader::GSO_TCPV4,
-            hdr_len: (IPV4_HEADER + TCP_HEADER) as u16,
-            gso_size: SEGMENT as u16,
-            csum_start: IPV4_HEADER as u16,
-            csum_offset: TCP_CHECKSUM,
-        })
+    fn offload(self) -> VirtioNetHeader {
+        match self {
+            Self::Packets(_) => VirtioNetHeader::default(),
+            Self::Super => VirtioNetHeader {
+                flags: VirtioNetHeader::NEEDS_CSUM,
+                gso_type: VirtioNetHeader::GSO_TCPV4,
+                hdr_len: HEADERS as u16,
+                gso_size: SEGMENT as u16,
+                csum_start: IPV4_HEADER as u16,
+                csum_offset: TCP_CHECKSUM,
+            },
+        }
+    }
+
+    /// What the device takes in one piece: nothing, so that each packet is measured by itself, or everything.
+    pub(super) const fn joined(self) -> Offloads {
+        let all = matches!(self, Self::Super);
+        Offloads { tcp: all, udp: all }
+    }
+
+    /// The bytes that are the same after everything was split and joined: all, or what is behind the headers, for those
+    /// of segments have lengths and checksums of their own.
+    pub(super) fn lasting(self, packet: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Packets(_) => Some(packet),
+            Self::Super => packet.get(HEADERS..),
+        }
     }
 
     /// Packets that each read is cut into.
@@ -72,12 +90,12 @@ impl Load {
     }
 
     /// Fills a batch as a read of the device would, from packets that are taken in turn.
-    pub(super) fn fill(batch: &mut PacketBatch, packets: &[Vec<u8>]) {
+    pub(super) fn fill(self, batch: &mut PacketBatch, packets: &[Vec<u8>]) {
         batch.clear();
         for packet in packets.iter().cycle() {
             let Some(slot) = batch.slot() else { return };
             slot[..packet.len()].copy_from_slice(packet);
-            batch.commit(packet.len());
+            batch.commit_offload(packet.len(), self.offload());
         }
     }
 }
@@ -93,12 +111,13 @@ const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// With the timestamps that nearly every connection has (RFC 7323).
 const TCP_HEADER: usize = 20 + TIMESTAMP.len();
+const HEADERS: usize = IPV4_HEADER + TCP_HEADER;
 /// Where the checksum is in the header (RFC 9293 section 3.1).
 const TCP_CHECKSUM: u16 = 16;
 const TIMESTAMP: &[u8] = &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1];
 
 /// Payload of a full packet.
-const SEGMENT: usize = MTU - IPV4_HEADER - TCP_HEADER;
+const SEGMENT: usize = MTU - HEADERS;
 
 /// Full packets in what IPv4's length field allows for.
-const SEGMENTS: usize = (u16::MAX as usize - IPV4_HEADER - TCP_HEADER) / SEGMENT;
+const SEGMENTS: usize = (u16::MAX as usize - HEADERS) / SEGMENT;

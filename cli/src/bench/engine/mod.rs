@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::Progress;
 use super::model::{Axis, Better, Machine, Measure, Report, Subject as Named};
-use super::sampling::{self, Cost, Recorder};
+use super::sampling::{Cost, Recorder, Sampling};
 use crate::failure::Outcome;
 use crate::watch::Watch;
 use load::Load;
@@ -23,7 +23,7 @@ use load::Load;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    sampling: sampling::Options,
+    sampling: Sampling,
 }
 
 /// Something that seals and opens batches of packets.
@@ -79,13 +79,15 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
             "UDP over IPv4; sizes and Gbit/s are of IP packets inside the tunnel. Filling batches and carrying datagrams, \
              a kernel's work, is not measured."
                 .to_owned(),
-            "Super-packets are 64 KiB of TCP, cut into packets of 1420 B that are counted one by one.".to_owned(),
+            "Super-packets are 64 KiB of TCP, cut into packets of 1420 B before they are sealed and joined again after they are \
+             opened; it is these packets that are counted."
+                .to_owned(),
         ],
     })
 }
 
 /// Measures a subject for a while: sealing, opening.
-fn sample(subject: &mut dyn Subject, options: &sampling::Options, watch: &Watch) -> Outcome<[Cost; 2]> {
+fn sample(subject: &mut dyn Subject, options: &Sampling, watch: &Watch) -> Outcome<[Cost; 2]> {
     for _ in 0..WARM_UP {
         subject.verify()?;
     }
@@ -133,7 +135,8 @@ impl Which {
 struct Measures {
     sizes: Vec<Recorder>,
     supers: Vec<Recorder>,
-    limit: Recorder,
+    /// By size, and of super-packets.
+    limits: [Recorder; 2],
 }
 
 impl Measures {
@@ -144,18 +147,15 @@ impl Measures {
                 format!("{}{}-{}", direction.to_lowercase(), if of.is_empty() { "" } else { "-super" }, figure.key);
             Recorder::new(&key, &format!("{direction}{of}: {}", figure.title), figure.unit, figure.better, x)
         };
+        let limit = |key: &str, of: &str, x| {
+            let title = format!("Seal and open{of}, as a multiple of cipher and loop without cipher together");
+            Recorder::new(&format!("limit{key}"), &title, "×", Better::Lower, x)
+        };
         let all = || DIRECTIONS.into_iter().flat_map(|direction| FIGURES.iter().map(move |figure| (direction, figure)));
         Self {
             sizes: all().map(|which| recorder(which, "", Some(axis()))).collect(),
-            // What is opened is a datagram like any other, so only sealing differs.
-            supers: all().take(FIGURES.len()).map(|which| recorder(which, ", super-packets", None)).collect(),
-            limit: Recorder::new(
-                "limit",
-                "Seal and open, as a multiple of cipher and loop without cipher together",
-                "×",
-                Better::Lower,
-                Some(axis()),
-            ),
+            supers: all().map(|which| recorder(which, " super-packets", None)).collect(),
+            limits: [limit("", "", Some(axis())), limit("-super", " super-packets", None)],
         }
     }
 
@@ -172,15 +172,18 @@ impl Measures {
 
     /// Compares the times of all subjects, taken one after the other.
     fn compare(&mut self, load: Load, [adit, cipher, plain]: [f64; 3]) {
-        if let Load::Packets(size) = load
-            && cipher + plain > 0.0
-        {
-            self.limit.add(Which::Adit.name(), Some(size as f64), adit / (cipher + plain));
+        let [by_size, of_supers] = &mut self.limits;
+        let (recorder, x) = match load {
+            Load::Packets(size) => (by_size, Some(size as f64)),
+            Load::Super => (of_supers, None),
+        };
+        if cipher + plain > 0.0 {
+            recorder.add(Which::Adit.name(), x, adit / (cipher + plain));
         }
     }
 
     fn finish(self) -> Vec<Measure> {
-        let all = self.sizes.into_iter().chain(self.supers).chain([self.limit]);
+        let all = self.sizes.into_iter().chain(self.supers).chain(self.limits);
         all.map(Recorder::finish).collect()
     }
 }

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use adit_core::ip::IpHeader;
-use adit_core::offload::Split;
+use adit_core::offload::{Split, VirtioNetHeader};
 use adit_core::policy::{self, Disposition};
 use adit_core::route::AllowedIps;
 use adit_core::wg::message::{DATA_HEADER_LEN, DATA_OVERHEAD, Message, padded_len};
 use adit_core::{Ecn, Reservation, Source, Transmit};
+use adit_tun::batch::BatchPacket;
 
 use super::Subject;
 use super::adit::host;
@@ -67,16 +68,20 @@ impl Plain {
 
 impl Codec for Plain {
     #[inline]
-    fn seal(&mut self, buffer: &mut [u8], len: usize, load: Load, _now: Instant, queues: &mut Queues) -> Outcome {
+    fn seal(&mut self, packet: BatchPacket<'_>, _now: Instant, queues: &mut Queues) -> Outcome {
+        let BatchPacket { buffer, len, offload } = packet;
         let header = IpHeader::parse(&buffer[..len]).ok_or_else(refused)?;
-        let route = policy::outbound(&header, load.packet_len(), MTU, &self.allowed);
-        if route != Disposition::Tunnel(PEER) {
+        let route = |longest| policy::outbound(&header, longest, MTU, &self.allowed);
+        if offload == VirtioNetHeader::default() {
+            if route(header.total_len) != Disposition::Tunnel(PEER) {
+                return Err(refused());
+            }
+            return self.send(&buffer[..header.total_len], header.ecn, queues);
+        }
+        let mut split = Split::new(buffer, header.total_len, offload).map_err(|_| refused())?;
+        if route(split.longest()) != Disposition::Tunnel(PEER) {
             return Err(refused());
         }
-        let Some(offload) = load.offload() else {
-            return self.send(&buffer[..header.total_len], header.ecn, queues);
-        };
-        let mut split = Split::new(buffer, header.total_len, offload).map_err(|_| refused())?;
         while let Some(packet) = split.next() {
             self.send(packet.bytes(), header.ecn, queues)?;
         }

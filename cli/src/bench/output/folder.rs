@@ -105,3 +105,76 @@ fn wrapped(error: &std::io::Error) -> Failure {
 
 /// Bytes within which the mark is. A character that is cut in two at the end must not matter, and all are ASCII.
 const HEAD: u64 = 16 + MARK.len() as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::output::tests::report;
+
+    fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_report_is_written_and_replaced_and_nothing_else_is_touched() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("new/folder");
+        let folder = Folder::open(&path, "tunnel").unwrap();
+        assert_eq!(names(&path), [""; 0], "opening leaves nothing");
+        for other in ["notes.txt", "engine.html", "tunnels.svg"] {
+            fs::write(path.join(other), "mine").unwrap();
+        }
+        for _ in 0..2 {
+            let page = Folder::open(&path, "tunnel").unwrap().write(&report()).unwrap();
+            assert_eq!(page, path.join("tunnel.html"));
+        }
+        let expected =
+            ["engine.html", "notes.txt", "tunnel-loss.svg", "tunnel-tcp-1.svg", "tunnel.html", "tunnels.svg"];
+        assert_eq!(names(&path), expected);
+        for other in ["notes.txt", "engine.html", "tunnels.svg"] {
+            assert_eq!(fs::read_to_string(path.join(other)).unwrap(), "mine");
+        }
+        let chart = fs::read_to_string(path.join("tunnel-loss.svg")).unwrap();
+        roxmltree::Document::parse(&chart).unwrap();
+        assert_eq!(folder.write(&report()).unwrap(), path.join("tunnel.html"));
+    }
+
+    #[test]
+    fn what_no_report_made_is_refused_beforehand() {
+        let temporary = tempfile::tempdir().unwrap();
+        for (name, content) in
+            [("tunnel.html", &b"<html>mine"[..]), ("tunnel-x.svg", &[0xff, 0xfe]), ("tunnel-y.svg", b"")]
+        {
+            let path = temporary.path().join(name);
+            fs::write(&path, content).unwrap();
+            let refused = Folder::open(temporary.path(), "tunnel").unwrap_err();
+            assert!(refused.kind == Kind::Exists && refused.message.contains(name), "{refused:?}");
+            assert_eq!(fs::read(&path).unwrap(), content);
+            Folder::open(temporary.path(), "engine").unwrap();
+            fs::remove_file(path).unwrap();
+        }
+        fs::create_dir(temporary.path().join("tunnel.html")).unwrap();
+        assert_eq!(Folder::open(temporary.path(), "tunnel").unwrap_err().kind, Kind::Exists);
+        // Whoever makes one meanwhile keeps it, and gets no half of a report beside it.
+        fs::remove_dir(temporary.path().join("tunnel.html")).unwrap();
+        let folder = Folder::open(temporary.path(), "tunnel").unwrap();
+        fs::write(temporary.path().join("tunnel.html"), "mine").unwrap();
+        folder.write(&report()).unwrap_err();
+        assert_eq!(names(temporary.path()), ["tunnel.html"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_refused_with_its_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let file = temporary.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let refused = Folder::open(&path, "tunnel").unwrap_err();
+            assert!(refused.message.contains(path.to_str().unwrap()), "{refused:?}");
+        }
+        assert_eq!(fs::read_to_string(file).unwrap(), "mine");
+    }
+}

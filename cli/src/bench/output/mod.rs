@@ -60,3 +60,70 @@ fn places(measure: &Measure) -> Vec<f64> {
 fn memory(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::model::{Better, Machine, Point, Series, Subject};
+
+    /// Two subjects, a measure without and one with an axis; one subject has no version, and one lacks a point.
+    pub(super) fn report() -> Report {
+        let point = |x, samples: &[f64]| Point { x, samples: samples.to_vec() };
+        let series = |subject: &str, points| Series { subject: subject.to_owned(), points };
+        Report {
+            benchmark: "tunnel".to_owned(),
+            machine: Machine {
+                cpu: "Some <CPU> & more".to_owned(),
+                cores: 2,
+                memory: 8 << 30,
+                kernel: "Linux 6.1, \"Debian\"".to_owned(),
+                adit: "0.1.0".to_owned(),
+            },
+            subjects: vec![
+                Subject { name: "adit".to_owned(), version: None },
+                Subject { name: "wg<go>".to_owned(), version: Some("v1\u{1b}[31m".to_owned()) },
+            ],
+            measures: vec![
+                Measure {
+                    key: "tcp-1".to_owned(),
+                    title: "TCP, 1 stream".to_owned(),
+                    unit: "Gbit/s".to_owned(),
+                    better: Better::Higher,
+                    x: None,
+                    series: vec![
+                        series("adit", vec![point(None, &[5.0, 5.5, 4.5])]),
+                        series("wg<go>", vec![point(None, &[2.5, 2.4, 2.6])]),
+                    ],
+                },
+                Measure {
+                    key: "loss".to_owned(),
+                    title: "UDP, 64 B: loss".to_owned(),
+                    unit: "%".to_owned(),
+                    better: Better::Lower,
+                    x: Some(Axis { title: "offered load".to_owned(), unit: "packets/s".to_owned(), logarithmic: true }),
+                    series: vec![
+                        series("adit", vec![point(Some(10_000.0), &[0.0, 0.0]), point(Some(100_000.0), &[1.0, 2.0])]),
+                        series("wg<go>", vec![point(Some(10_000.0), &[0.0, 0.5]), point(Some(50_000.0), &[])]),
+                    ],
+                },
+            ],
+            notes: vec!["<b>not bold</b>".to_owned()],
+        }
+    }
+
+    #[test]
+    fn the_document_has_every_sample_and_what_is_computed_of_them() {
+        let report = report();
+        let text = serde_json::to_string_pretty(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let point = &json["measures"][0]["series"][0]["points"][0];
+        let expected =
+            serde_json::json!({"x": null, "median": 5.0, "min": 4.5, "max": 5.5, "samples": [5.0, 5.5, 4.5]});
+        assert_eq!(point, &expected);
+        let empty = &json["measures"][1]["series"][1]["points"][1];
+        assert_eq!(empty, &serde_json::json!({"x": 5e4, "median": null, "min": null, "max": null, "samples": []}));
+        assert_eq!(json["measures"][1]["better"], "lower");
+        assert_eq!(json["measures"][1]["x"]["logarithmic"], true);
+    }
+}

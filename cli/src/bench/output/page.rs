@@ -90,3 +90,41 @@ th,td{padding:3px 12px;text-align:right;border-bottom:1px solid #ddd;white-space
 small,.legend{color:#666}\
 @media(prefers-color-scheme:dark){body{background:#0d0e11;color:#dfe1e5}dt,summary,small,.legend{color:#9aa0a8}\
 th,td{border-color:#2b2f36}}\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::output::tests::report;
+
+    #[test]
+    fn the_page_holds_everything_and_needs_nothing() {
+        let page = html(&report());
+        for text in
+            ["TCP, 1 stream", "UDP, 64 B: loss", "wg&lt;go&gt;", "&lt;b&gt;not bold&lt;/b&gt;", "×0.50", "±10 %"]
+        {
+            assert!(page.contains(text), "{text} expected in {page}");
+        }
+        assert_eq!(page.matches("<svg").count(), 2);
+        assert_eq!(page.matches("<style>").count(), 1, "charts share the page's style sheet");
+        for wrong in ["<b>", "wg<go>", "\u{1b}", "<script", "href", "src=", "url(", "@import"] {
+            assert!(!page.contains(wrong), "{wrong}");
+        }
+        let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!elsewhere.contains("://"), "nothing is fetched");
+    }
+
+    #[test]
+    fn the_page_is_well_formed() {
+        // As XML, once the elements that HTML leaves open are closed.
+        let page = html(&report()).replace("<!DOCTYPE html>\n", "");
+        let mut closed = String::new();
+        for line in page.lines() {
+            closed += line;
+            if line.starts_with("<meta") {
+                closed += "</meta>";
+            }
+        }
+        let document = roxmltree::Document::parse(&closed).unwrap();
+        assert_eq!(document.descendants().filter(|node| node.has_tag_name("section")).count(), 2);
+    }
+}

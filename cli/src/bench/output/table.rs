@@ -120,3 +120,47 @@ const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().f
 
 /// Characters of a label, the space behind it included.
 const LABEL: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::output::tests::report;
+
+    #[test]
+    fn a_table_shows_median_spread_and_ratio() {
+        let lines: Vec<String> = text(&report()).lines().map(|line| line.trim_end().to_owned()).collect();
+        let expected = [
+            "adit bench tunnel",
+            "  machine     Some <CPU> & more, 2 cores, 8.0 GiB",
+            "  system      Linux 6.1, \"Debian\"",
+            "  adit        0.1.0",
+            "  wg<go>      v1\u{fffd}[31m",
+            "",
+            "                                  adit            wg<go>",
+            "─────────────────────────────────────────────────────────",
+            " TCP, 1 stream [Gbit/s] ↑   5.00 ±10 %   2.50 ±4 % ×0.50",
+            "",
+            "UDP, 64 B: loss [%] ↓",
+            " offered load [packets/s]         adit         wg<go>",
+            "──────────────────────────────────────────────────────",
+            " 10 k                          0         0.250 ±100 %",
+            " 100 k                      1.50 ±33 %       –",
+            "",
+            "Medians, ± half of the range; × is the ratio to adit; ↑ higher is better, ↓ lower is better",
+            "- <b>not bold</b>",
+        ];
+        assert_eq!(lines.join("\n"), expected.join("\n"));
+    }
+
+    #[test]
+    fn who_was_not_measured_has_no_column() {
+        let mut report = report();
+        for measure in &mut report.measures {
+            measure.series.retain(|series| series.subject == "adit");
+        }
+        let text = text(&report);
+        assert!(!text.contains("×0") && text.matches("wg<go>").count() == 1, "{text}");
+        report.measures.clear();
+        assert!(super::text(&report).contains("adit bench tunnel"));
+    }
+}

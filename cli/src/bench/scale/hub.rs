@@ -7,7 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use adit_core::Source;
-use adit_tun::batch::{DatagramBatch, PacketBatch};
+use adit_core::offload::VirtioNetHeader;
+use adit_tun::batch::{BatchPacket, DatagramBatch, PacketBatch};
 use etherparse::PacketBuilder;
 use ipnet::Ipv4Net;
 
@@ -15,6 +16,7 @@ use crate::bench::allocations::Allocations;
 use crate::bench::node::{Node, Queues, receive};
 use crate::bench::sampling::Cost;
 use crate::failure::{Failure, Outcome};
+use crate::watch::Watch;
 
 /// A hub, its spokes and the traffic between them.
 pub(super) struct Hub {
@@ -33,7 +35,7 @@ pub(super) struct Hub {
 
 impl Hub {
     /// Makes a hub with a peer for each list of routes, and a session with each.
-    pub(super) fn new(routes: &[Vec<Ipv4Net>], size: usize, rng: &mut fastrand::Rng) -> Outcome<Self> {
+    pub(super) fn new(routes: &[Vec<Ipv4Net>], size: usize, rng: &mut fastrand::Rng, watch: &Watch) -> Outcome<Self> {
         let mut queues = Queues::default();
         let mut hub = Node::new(([192, 0, 2, 1], PORT).into())?;
         let mut spokes = Vec::with_capacity(routes.len());
@@ -46,6 +48,7 @@ impl Hub {
         }
         hub.add(peers, &mut queues)?;
         for spoke in &mut spokes {
+            watch.check()?;
             spoke.connect(&mut hub, &mut queues)?;
         }
         let mut targets = Vec::new();
@@ -125,8 +128,8 @@ impl Hub {
         let now = Instant::now();
         cost.add(|| {
             for index in 0..self.packets.len() {
-                let Some((buffer, len)) = self.packets.packet(index) else { break };
-                self.hub.seal(buffer, len, now, &mut self.queues)?;
+                let Some(packet) = self.packets.packet(index) else { break };
+                self.hub.seal(packet, now, &mut self.queues)?;
             }
             Ok::<_, Failure>(self.packets.len() as u64)
         })?;
@@ -142,7 +145,8 @@ impl Hub {
             let len = self.inbound.len();
             self.inbound[SOURCE].copy_from_slice(&address.octets());
             let spoke = &mut self.spokes[spoke];
-            spoke.seal(&mut self.inbound, len, Instant::now(), &mut self.queues)?;
+            let packet = BatchPacket { buffer: &mut self.inbound, len, offload: VirtioNetHeader::default() };
+            spoke.seal(packet, Instant::now(), &mut self.queues)?;
             let (source, datagrams) = (spoke.source, &mut self.datagrams);
             self.queues.send_all(|bytes, stride| receive(datagrams, source, bytes, stride));
         }

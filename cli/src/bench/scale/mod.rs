@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::Progress;
 use super::model::{Axis, Better, Machine, Report, Subject};
-use super::sampling::{self, Cost, Recorder};
+use super::sampling::{Cost, Recorder, Sampling};
 use crate::failure::Outcome;
 use crate::watch::Watch;
 use hub::Hub;
@@ -20,7 +20,7 @@ use routes::Table;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    sampling: sampling::Options,
+    sampling: Sampling,
     /// Length of the packets, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = clap::value_parser!(u16).range(28..=1420))]
     size: u16,
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
     for run in 1..=runs {
         for count in PEERS {
             progress.step(&format!("{count} peers, run {run} of {runs}"));
-            let mut hub = Hub::new(&one_each(count), size, &mut rng)?;
+            let mut hub = Hub::new(&one_each(count), size, &mut rng, watch)?;
             let costs = sample(&mut hub, &options.sampling, watch)?;
             add(&mut measures.peers_time, count, time(&costs));
             add(&mut measures.peers_allocations, count, costs.iter().map(Cost::allocations).sum());
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
         }
         for count in ROUTES {
             progress.step(&format!("{count} routes, run {run} of {runs}"));
-            let mut hub = Hub::new(&[routes::ipv4(count, &mut rng)?], size, &mut rng)?;
+            let mut hub = Hub::new(&[routes::ipv4(count, &mut rng)?], size, &mut rng, watch)?;
             add(&mut measures.routes_time, count, time(&sample(&mut hub, &options.sampling, watch)?));
         }
         for count in ROUTES {
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
 }
 
 /// Measures a hub for a while: sealing, opening.
-fn sample(hub: &mut Hub, options: &sampling::Options, watch: &Watch) -> Outcome<[Cost; 2]> {
+fn sample(hub: &mut Hub, options: &Sampling, watch: &Watch) -> Outcome<[Cost; 2]> {
     hub.verify()?;
     let mut costs = [Cost::default(); 2];
     let begun = Instant::now();

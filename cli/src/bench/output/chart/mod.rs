@@ -80,3 +80,100 @@ const MARGIN: f64 = 20.0;
 
 /// Where the drawing begins, below title and unit.
 const TOP: f64 = 66.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::output::tests::report;
+
+    /// Everything that a chart writes, and that it is XML at all.
+    fn texts(svg: &str) -> Vec<String> {
+        let document = roxmltree::Document::parse(svg).unwrap();
+        assert_eq!(document.root_element().tag_name().name(), "svg");
+        let texts = document.descendants().filter(|node| node.has_tag_name((NAMESPACE, "text")));
+        texts.filter_map(|node| node.text().map(str::to_owned)).collect()
+    }
+
+    /// How many elements of a class there are.
+    fn count(svg: &str, class: &str) -> usize {
+        let document = roxmltree::Document::parse(svg).unwrap();
+        document.descendants().filter(|node| node.attribute("class") == Some(class)).count()
+    }
+
+    const NAMESPACE: &str = "http://www.w3.org/2000/svg";
+
+    #[test]
+    fn bars_have_names_numbers_and_colours_of_their_own() {
+        let report = report();
+        let svg = svg(&report, &report.measures[0], true);
+        let texts = texts(&svg);
+        for text in ["TCP, 1 stream", "Gbit/s, higher is better", "adit", "wg<go>", "5.00", "2.50", "0", "6"] {
+            assert!(texts.iter().any(|found| found == text), "{text} expected in {texts:?}");
+        }
+        assert!(texts.iter().any(|text| text.contains("3 runs") && text.contains("Some <CPU> & more")), "{texts:?}");
+        assert_eq!((count(&svg, "f0"), count(&svg, "f1"), count(&svg, "whisker")), (1, 1, 6));
+        assert!(svg.contains("prefers-color-scheme:dark"));
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_median() {
+        let report = report();
+        let svg = svg(&report, &report.measures[0], false);
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let width = |class: &str| -> f64 {
+            let bar = document.descendants().find(|node| node.attribute("class") == Some(class)).unwrap();
+            bar.attribute("width").unwrap().parse().unwrap()
+        };
+        assert!((width("f0") / width("f1") - 2.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn lines_have_a_band_a_mark_for_each_point_and_a_name() {
+        let report = report();
+        let svg = svg(&report, &report.measures[1], true);
+        let texts = texts(&svg);
+        for text in ["offered load [packets/s], logarithmic scale", "adit", "wg<go>", "10 k", "100 k"] {
+            assert!(texts.iter().any(|found| found == text), "{text} expected in {texts:?}");
+        }
+        assert!(!texts.iter().any(|text| text == "50 k"), "nobody was measured there");
+        assert_eq!(["b0", "s0", "f0", "b1", "s1", "f1"].map(|class| count(&svg, class)), [1, 1, 2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn whatever_was_measured_can_be_drawn() {
+        let mut report = report();
+        for samples in [vec![], vec![f64::NAN], vec![f64::INFINITY], vec![0.0], vec![-5.0, -1.0], vec![1e300]] {
+            for measure in &mut report.measures {
+                for point in measure.series.iter_mut().flat_map(|series| &mut series.points) {
+                    point.samples = samples.clone();
+                }
+            }
+            for x in [Some(0.0), Some(-1.0), Some(f64::NAN), Some(7.0)] {
+                report.measures[1].series[0].points[0].x = x;
+                for measure in &report.measures {
+                    let drawn = svg(&report, measure, true);
+                    assert!(texts(&drawn).contains(&measure.title), "{samples:?}");
+                    assert!(!drawn.contains("NaN") && !drawn.contains("inf "), "{samples:?}: {drawn}");
+                }
+            }
+        }
+        report.measures[0].series.clear();
+        assert!(texts(&svg(&report, &report.measures[0], true)).contains(&"not measured".to_owned()));
+    }
+
+    #[test]
+    fn long_names_stay_inside() {
+        let mut report = report();
+        let long = "an engine with a very long name that nobody can say at once".repeat(3);
+        report.subjects[1].name.clone_from(&long);
+        report.measures[0].title.clone_from(&long);
+        for measure in &mut report.measures {
+            measure.series[1].subject.clone_from(&long);
+        }
+        for measure in &report.measures {
+            let texts = texts(&svg(&report, measure, true));
+            assert!(texts.iter().all(|text| canvas::text_width(text, 12.0) < WIDTH), "{texts:?}");
+            assert!(texts.iter().any(|text| text.starts_with("an engine") && text.ends_with('…')), "{texts:?}");
+        }
+    }
+}
