@@ -2,10 +2,14 @@
 //!
 //! Samples of different subjects are taken in turn, so that a machine that is slow for a while is slow for all of them.
 
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 use super::allocations::Allocations;
 use super::model::{Axis, Better, Measure, Point, Series};
+use crate::failure::{Failure, Outcome};
 
 /// Options of the benchmarks that run in memory.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,7 +41,8 @@ impl Sampling {
         let (runs, milliseconds) = (self.runs(), self.duration().as_secs_f64() * 1e3);
         let quick = if self.quick { " Quick runs: the figures are noise." } else { "" };
         format!(
-            "One thread; {runs} samples of {milliseconds:.0} ms each, taken in turn for all subjects and places.{quick}"
+            "One thread; {runs} samples of {milliseconds:.0} ms each, taken in turn for all subjects and places. Times and \
+             rates are of the processor's time.{quick}"
         )
     }
 }
@@ -53,22 +58,22 @@ pub(super) struct Cost {
 
 impl Cost {
     /// Does a batch of work and adds what it costs; `work` returns its packets.
-    pub(super) fn add<E>(&mut self, work: impl FnOnce() -> Result<u64, E>) -> Result<(), E> {
+    pub(super) fn add(&mut self, work: impl FnOnce() -> Outcome<u64>) -> Outcome {
         let before = Allocations::now();
-        let begun = Instant::now();
+        let begun = processor_time()?;
         let packets = work()?;
-        self.time += begun.elapsed();
+        self.time += processor_time()?.saturating_sub(begun).saturating_sub(clock_time());
         self.allocations += Allocations::now().made.wrapping_sub(before.made);
         self.packets += packets;
         Ok(())
     }
 
-    /// Time for each packet.
+    /// The processor's time for each packet.
     pub(super) fn nanoseconds(&self) -> f64 {
         self.time.as_nanos() as f64 / self.packets.max(1) as f64
     }
 
-    /// Packets in a second of work.
+    /// Packets in a second of the processor's time.
     pub(super) fn rate(&self) -> f64 {
         let seconds = self.time.as_secs_f64();
         if seconds > 0.0 { self.packets as f64 / seconds } else { 0.0 }
@@ -78,6 +83,25 @@ impl Cost {
     pub(super) fn allocations(&self) -> f64 {
         self.allocations as f64 / self.packets.max(1) as f64
     }
+}
+
+/// What the processor has spent on this thread. It stands still while others run, so a busy machine makes a sample less
+/// wrong than the clock on the wall would.
+fn processor_time() -> Outcome<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map(Duration::from).map_err(|error| Failure::failed(format!("the processor's time is not to be had: {error}")))
+}
+
+/// What asking for it costs, which would be a few percent of a small batch.
+fn clock_time() -> Duration {
+    static TIME: OnceLock<Duration> = OnceLock::new();
+    *TIME.get_or_init(|| {
+        let once = || {
+            let begun = processor_time().ok()?;
+            Some(processor_time().ok()?.saturating_sub(begun))
+        };
+        (0..1000).filter_map(|_| once()).min().unwrap_or_default()
+    })
 }
 
 /// A measure that is filled sample by sample.
@@ -141,11 +165,12 @@ mod tests {
         assert_eq!((cost.nanoseconds(), cost.rate(), cost.allocations()), (0.0, 0.0, 0.0));
         let work = || {
             let _kept = std::hint::black_box([Box::new(1), Box::new(2)]);
-            std::thread::yield_now();
-            Ok::<_, ()>(4)
+            // Far more than asking for the time costs.
+            std::hint::black_box((0..1_000_000_u64).fold(0, |sum, number| std::hint::black_box(sum ^ number)));
+            Ok(4)
         };
         cost.add(work).unwrap();
-        cost.add(|| Err(())).unwrap_err();
+        cost.add(|| Err(Failure::failed("work"))).unwrap_err();
         assert_eq!((cost.packets, cost.allocations()), (4, 0.5));
         assert!(cost.nanoseconds() > 0.0 && (cost.rate() * cost.nanoseconds() - 1e9).abs() < 1e4);
     }

@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
         benchmark: "engine".to_owned(),
         machine: Machine::this(),
         subjects: vec![
-            subject(Which::Adit, format!("two engines of adit {} with a session", env!("CARGO_PKG_VERSION"))),
+            subject(Which::Adit, "two engines with a session".to_owned()),
             subject(Which::Cipher, ring.to_owned()),
             subject(Which::Plain, plain.to_owned()),
         ],

@@ -42,7 +42,7 @@ impl Folder {
         let mut files = Vec::new();
         for measure in &report.measures {
             let name = format!("{}-{}.svg", report.benchmark, measure.key);
-            files.push((self.path.join(name), format!("{MARK}\n{}", chart::svg(report, measure, true))));
+            files.push((self.path.join(name), format!("{MARK}\n{}", chart::svg(report, measure))));
         }
         let page = self.path.join(page(&report.benchmark));
         files.push((page.clone(), html(report)));

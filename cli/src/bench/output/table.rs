@@ -16,7 +16,7 @@ pub(super) fn text(report: &Report) -> String {
     for (label, value) in [
         ("machine", format!("{}, {cores} cores, {memory}", machine.cpu)),
         ("system", machine.kernel.clone()),
-        ("adit", machine.adit.clone()),
+        ("version", format!("adit {}", machine.adit)),
     ] {
         text += &format!("  {label:<LABEL$}{}\n", printable(&value));
     }
@@ -133,7 +133,7 @@ mod tests {
             "adit bench tunnel",
             "  machine     Some <CPU> & more, 2 cores, 8.0 GiB",
             "  system      Linux 6.1, \"Debian\"",
-            "  adit        0.1.0",
+            "  version     adit 0.1.0",
             "  wg<go>      v1\u{fffd}[31m",
             "",
             "                                  adit            wg<go>",

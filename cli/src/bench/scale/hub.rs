@@ -131,7 +131,7 @@ impl Hub {
                 let Some(packet) = self.packets.packet(index) else { break };
                 self.hub.seal(packet, now, &mut self.queues)?;
             }
-            Ok::<_, Failure>(self.packets.len() as u64)
+            Ok(self.packets.len() as u64)
         })?;
         Ok(self.packets.len())
     }
@@ -163,7 +163,7 @@ impl Hub {
             self.queues.write_all(|packet| {
                 std::hint::black_box(packet);
             });
-            Ok::<_, Failure>(opened)
+            Ok(opened)
         })
     }
 }

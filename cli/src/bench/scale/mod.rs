@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
     let mut measures = Measures::new(size);
     for run in 1..=runs {
         for count in PEERS {
-            progress.step(&format!("{count} peers, run {run} of {runs}"));
+            progress.step(&format!("peers: {count}, run {run} of {runs}"));
             let mut hub = Hub::new(&one_each(count), size, &mut rng, watch)?;
             let costs = sample(&mut hub, &options.sampling, watch)?;
             add(&mut measures.peers_time, count, time(&costs));
@@ -43,12 +43,12 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
             add(&mut measures.peers_memory, count, hub.memory() as f64 / count as f64);
         }
         for count in ROUTES {
-            progress.step(&format!("{count} routes, run {run} of {runs}"));
+            progress.step(&format!("routes: {count}, run {run} of {runs}"));
             let mut hub = Hub::new(&[routes::ipv4(count, &mut rng)?], size, &mut rng, watch)?;
             add(&mut measures.routes_time, count, time(&sample(&mut hub, &options.sampling, watch)?));
         }
         for count in ROUTES {
-            progress.step(&format!("look-ups in {count} routes, run {run} of {runs}"));
+            progress.step(&format!("look-ups, routes: {count}, run {run} of {runs}"));
             let duration = options.sampling.duration() / 2;
             let table = Table::with_ipv4(count, &mut rng)?;
             add(&mut measures.lookup_ipv4, count, table.look_up(duration, watch)?.nanoseconds());

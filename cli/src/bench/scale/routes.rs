@@ -103,7 +103,7 @@ impl Table {
                 for address in repeated {
                     missed += u64::from(std::hint::black_box(self.table.lookup(*address)).is_none());
                 }
-                Ok::<_, Failure>(LOOK_UPS as u64)
+                Ok(LOOK_UPS as u64)
             })?;
             if missed > 0 {
                 return Err(Failure::failed("an address was not found in the table that it is in"));

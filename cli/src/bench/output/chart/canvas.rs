@@ -67,13 +67,12 @@ impl Canvas {
         self.push(format_args!(r#"<g class="{class}"><title>{about}</title>{shape}</g>"#));
     }
 
-    /// The drawing as an element. `style` is for one that stands alone; a page has [`STYLE`] once.
-    pub(super) fn finish(self, width: f64, height: f64, title: &str, style: bool) -> String {
+    /// The drawing as an element. It has its style sheet in it, so that it is the same alone and in a page.
+    pub(super) fn finish(self, width: f64, height: f64, title: &str) -> String {
         let title = escape(title);
-        let style = if style { format!("<style>{STYLE}</style>\n") } else { String::new() };
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"adit-chart\" viewBox=\"0 0 {width:.0} {height:.0}\" \
-             width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{title}\">\n{style}\
+             width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" aria-label=\"{title}\">\n<style>{STYLE}</style>\n\
              <rect class=\"paper\" width=\"{width:.0}\" height=\"{height:.0}\" rx=\"6\"/>\n{}</svg>\n",
             self.body
         )
@@ -130,7 +129,7 @@ const SHAPES: usize = 4;
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#767676"];
 
 /// The style sheet of all charts. fN fills, sN draws and bN makes the band of the subject number N.
-pub(in crate::bench::output) const STYLE: &str = "\
+const STYLE: &str = "\
 .adit-chart{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif}\
 .adit-chart .paper{fill:#fff}\
 .adit-chart text{fill:#3d3d3d;font-size:12px}\

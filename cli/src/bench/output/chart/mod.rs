@@ -13,8 +13,8 @@ use canvas::{Anchor, Canvas};
 
 use super::number::short;
 
-/// Draws a measure of a report as an SVG document, or as an element for a page that has [`canvas::STYLE`].
-pub(super) fn svg(report: &Report, measure: &Measure, alone: bool) -> String {
+/// Draws a measure of a report as an SVG document, which is an element that a page can hold as well.
+pub(super) fn svg(report: &Report, measure: &Measure) -> String {
     let mut canvas = Canvas::default();
     let better = match measure.better {
         Better::Higher => "higher is better",
@@ -33,7 +33,7 @@ pub(super) fn svg(report: &Report, measure: &Measure, alone: bool) -> String {
     let foot = canvas::fit(&foot, 12.0, WIDTH - 2.0 * MARGIN);
     canvas.text((MARGIN, bottom + 26.0), Anchor::Start, "faint", &foot);
     let spoken = format!("{}, {}, {better}", measure.title, measure.unit);
-    canvas.finish(WIDTH, bottom + 42.0, &spoken, alone)
+    canvas.finish(WIDTH, bottom + 42.0, &spoken)
 }
 
 /// What the bars and whiskers are.
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn bars_have_names_numbers_and_colours_of_their_own() {
         let report = report();
-        let svg = svg(&report, &report.measures[0], true);
+        let svg = svg(&report, &report.measures[0]);
         let texts = texts(&svg);
         for text in ["TCP, 1 stream", "Gbit/s, higher is better", "adit", "wg<go>", "5.00", "2.50", "0", "6"] {
             assert!(texts.iter().any(|found| found == text), "{text} expected in {texts:?}");
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_bar_is_as_long_as_its_median() {
         let report = report();
-        let svg = svg(&report, &report.measures[0], false);
+        let svg = svg(&report, &report.measures[0]);
         let document = roxmltree::Document::parse(&svg).unwrap();
         let width = |class: &str| -> f64 {
             let bar = document.descendants().find(|node| node.attribute("class") == Some(class)).unwrap();
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn lines_have_a_band_a_mark_for_each_point_and_a_name() {
         let report = report();
-        let svg = svg(&report, &report.measures[1], true);
+        let svg = svg(&report, &report.measures[1]);
         let texts = texts(&svg);
         for text in ["offered load [packets/s], logarithmic scale", "adit", "wg<go>", "10 k", "100 k"] {
             assert!(texts.iter().any(|found| found == text), "{text} expected in {texts:?}");
@@ -151,14 +151,14 @@ mod tests {
             for x in [Some(0.0), Some(-1.0), Some(f64::NAN), Some(7.0)] {
                 report.measures[1].series[0].points[0].x = x;
                 for measure in &report.measures {
-                    let drawn = svg(&report, measure, true);
+                    let drawn = svg(&report, measure);
                     assert!(texts(&drawn).contains(&measure.title), "{samples:?}");
                     assert!(!drawn.contains("NaN") && !drawn.contains("inf "), "{samples:?}: {drawn}");
                 }
             }
         }
         report.measures[0].series.clear();
-        assert!(texts(&svg(&report, &report.measures[0], true)).contains(&"not measured".to_owned()));
+        assert!(texts(&svg(&report, &report.measures[0])).contains(&"not measured".to_owned()));
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
             measure.series[1].subject.clone_from(&long);
         }
         for measure in &report.measures {
-            let texts = texts(&svg(&report, measure, true));
+            let texts = texts(&svg(&report, measure));
             assert!(texts.iter().all(|text| canvas::text_width(text, 12.0) < WIDTH), "{texts:?}");
             assert!(texts.iter().any(|text| text.starts_with("an engine") && text.ends_with('…')), "{texts:?}");
         }
