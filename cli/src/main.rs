@@ -11,10 +11,12 @@ mod keys;
 mod locate;
 mod logging;
 mod manual;
+mod progress;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
 mod up;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,10 @@ use clap::Parser;
 
 use args::{Cli, Colour, Command};
 use failure::{Kind, Outcome};
+
+/// Counts what is allocated, for `adit bench`.
+#[global_allocator]
+static ALLOCATOR: bench::allocations::Counting = bench::allocations::Counting;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -11,7 +11,6 @@ mod report;
 mod stream;
 mod tunnel;
 mod ui;
-mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,13 +21,13 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::args::{Demo, DemoMode};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::watch::{SLICE, Watch};
 use report::{
     Handshake, HostDrops, IpVersion, Mode, ModeName, Ping, Report, Resources, Routes, Transfer, milliseconds, size,
 };
 use stream::Digest;
 use tunnel::{Secrets, Side, Tunnel};
 use ui::Ui;
-use watch::{SLICE, Watch};
 
 /// Two hosts with an engine each, in front of which something can be measured.
 trait Pair: Send {

@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::stream::{DIGEST, Digest, Incoming, Outgoing};
 use super::tunnel::{MTU, Side, Tunnel, random_seed};
-use super::watch::{SLICE, Watch};
 use super::{PING_LIMIT, Pair, Transferred};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::watch::{SLICE, Watch};
 
 /// Two hosts in this process.
 pub(super) struct Process {

@@ -11,9 +11,9 @@ use adit_tun::{Pump, PumpCommand, PumpHandle, PumpSnapshot};
 use crossbeam_channel::{Receiver, bounded};
 use ipnet::IpNet;
 
-use super::watch::Watch;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::keys;
+use crate::watch::Watch;
 
 /// Which of the two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

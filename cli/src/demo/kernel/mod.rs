@@ -18,9 +18,9 @@ use adit_tun::device::linux::{LinuxTun, TunError, TunOptions};
 use ipnet::IpNet;
 
 use super::tunnel::{MTU, Side, Tunnel};
-use super::watch::Watch;
 use super::{Pair, Transferred};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::watch::Watch;
 use links::Links;
 use namespace::Namespace;
 use ping::Echo;

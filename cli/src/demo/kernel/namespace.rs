@@ -12,8 +12,8 @@ use crossbeam_channel::{Sender, bounded};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::demo::tunnel::Side;
-use crate::demo::watch::Watch;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::watch::Watch;
 
 /// A namespace of its own. Dropping it ends its thread.
 pub(super) struct Namespace {

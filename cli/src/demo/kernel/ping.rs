@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::demo::PING_LIMIT;
-use crate::demo::watch::{SLICE, Watch};
 use crate::failure::Outcome;
+use crate::watch::{SLICE, Watch};
 
 /// A raw ICMP socket of one family.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use super::ping::is_passing;
 use crate::demo::Transferred;
 use crate::demo::stream::{DIGEST, Digest, Incoming, Outgoing};
 use crate::demo::tunnel::random_seed;
-use crate::demo::watch::{SLICE, Watch};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::watch::{SLICE, Watch};
 
 /// A listener on a free port, in the network namespace of the calling thread.
 pub(super) fn listen(address: IpAddr) -> Outcome<TcpListener> {

@@ -1,6 +1,6 @@
-//! What every wait of the demo looks at: Ctrl-C, a deadline, a failure elsewhere.
+//! What every long run looks at: Ctrl-C, a deadline, a failure elsewhere.
 //!
-//! A signal only raises a flag, and no wait is longer than [`SLICE`], so the demo ends by unwinding: threads are joined,
+//! A signal only raises a flag, and no wait is longer than [`SLICE`], so a run ends by unwinding: threads are joined,
 //! descriptors closed, and with them goes everything that the kernel held for it. A second signal ends the process at
 //! once, after which the kernel does the same.
 
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
 
 /// Whether to go on, and how far the transfer is.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     interrupted: Arc<AtomicBool>,
     halted: OnceLock<Failure>,
     /// Bytes of the transfer that have arrived.
@@ -25,7 +25,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Makes signals raise the flag instead of ending the process.
-    pub(super) fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let watch = Self::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: the first signal finds the flag down and raises it, the second finds it up.
@@ -36,20 +36,20 @@ impl Watch {
     }
 
     /// Fails when it is time to stop.
-    pub(super) fn check(&self) -> Outcome {
+    pub(crate) fn check(&self) -> Outcome {
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Failure::failed("interrupted; nothing is left behind"));
+            return Err(Failure::new(Kind::Interrupted, "interrupted; nothing is left behind"));
         }
         self.halted.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
     /// Makes everybody stop with this failure; the first one counts.
-    pub(super) fn halt(&self, failure: Failure) {
+    pub(crate) fn halt(&self, failure: Failure) {
         let _first_counts = self.halted.set(failure);
     }
 
     /// Receives, at most for `limit`.
-    pub(super) fn receive<T>(&self, from: &Receiver<T>, limit: Duration, what: &str) -> Outcome<T> {
+    pub(crate) fn receive<T>(&self, from: &Receiver<T>, limit: Duration, what: &str) -> Outcome<T> {
         let end = Instant::now() + limit;
         loop {
             self.check()?;
@@ -68,18 +68,18 @@ impl Watch {
     }
 
     /// Counts bytes that have arrived.
-    pub(super) fn arrived(&self, bytes: usize) {
+    pub(crate) fn arrived(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Bytes that have arrived.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }
 
 /// The longest that anything waits without looking up.
-pub(super) const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -104,6 +104,7 @@ mod tests {
     fn a_signal_is_a_failure() {
         let watch = Watch::default();
         watch.interrupted.store(true, Ordering::Relaxed);
-        assert!(watch.check().unwrap_err().message.starts_with("interrupted"));
+        let failure = watch.check().unwrap_err();
+        assert!(failure.kind == Kind::Interrupted && failure.message.starts_with("interrupted"), "{failure:?}");
     }
 }
