@@ -129,9 +129,9 @@ impl Shape {
                 body[0] = 4;
                 body
             } else {
-                // PadN over all of it.
+                // One option for experiments that whoever does not know it skips (RFC 4727 section 3.6).
                 let mut body = vec![0; len - 2];
-                (body[0], body[1]) = (1, (len - 4) as u8);
+                (body[0], body[1]) = (0x1e, (len - 4) as u8);
                 body
             };
             if self.wild_options {
