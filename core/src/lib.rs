@@ -27,7 +27,7 @@ pub mod wg;
 pub use config::{AllowedIpChange, EngineConfig, Limits, PeerUpdate, Update};
 pub use engine::{Command, Deadline, Engine, Outputs, Source, Verdict};
 pub use error::{CommandError, DropReason, KeyError};
-pub use event::Event;
+pub use event::{Event, OffloadSide};
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use packet::TunPacket;
 pub use sink::{Ecn, Reservation, Sink, SinkFull, Transmit};

@@ -52,6 +52,8 @@ pub struct Options {
     pub resolve_wait: Duration,
     /// How long to wait for a first handshake before routes are applied; zero does not wait.
     pub handshake_wait: Duration,
+    /// Whether the device may use the offloads of the kernel; without them packets go through it one by one.
+    pub offload: bool,
     /// Where the tunnel keeps its sockets and files.
     pub directories: Directories,
     /// Notify this to give the start up; it then fails with [`TunnelError::Stopping`], and everything is undone.

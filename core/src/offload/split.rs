@@ -47,6 +47,7 @@ pub enum Malformed {
 
 /// What is to be done.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack for one packet, and a box would be an allocation")]
 enum Plan {
     /// The packet is whole.
     Nothing,
