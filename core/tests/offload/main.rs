@@ -5,6 +5,7 @@
 //! held against a kernel by the scenarios of the `tests` package, which use the same two modules.
 #![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+mod engine;
 mod join;
 mod join_cases;
 mod lies;
