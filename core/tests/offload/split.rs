@@ -183,6 +183,27 @@ fn the_longest_packets_are_split() {
 }
 
 #[test]
+fn packets_of_ipv6_may_be_longer_by_their_header() {
+    // Its length field leaves the header out. No tun device hands out so much, but nobody else need know.
+    for udp in [false, true] {
+        for total in [65_536, 65_537, 65_574, 65_575] {
+            let mut packet = Shape { v6: true, udp, ..Shape::default() }.packet();
+            packet.payload = vec![0x5a; total - packet.ip_len() - packet.transport_len()];
+            assert_eq!(packet.unfinished().len(), total);
+            for size in [65_535, 65_000, 1000] {
+                assert_eq!(ours::split(&packet.unfinished(), packet.gso(size)), Ok(packet.split(size.into())));
+            }
+            assert_eq!(compare_groups(&packet), 2, "and joining keeps to 65535 bytes");
+        }
+    }
+}
+
+/// In how many pieces two packets with half of the payload each are joined.
+fn compare_groups(packet: &Packet) -> usize {
+    ours::join(&packet.split(packet.payload.len().div_ceil(2)), ours::ALL).len()
+}
+
+#[test]
 fn a_udp_checksum_of_zero_is_written_as_ones() {
     for v6 in [false, true] {
         let mut packet = Shape { v6, udp: true, payload: 300, size: 100, ..Shape::default() }.packet();
