@@ -19,5 +19,5 @@ pub mod socket;
 pub use clock::Clock;
 pub use engine::{PacketEngine, PumpOutputs};
 pub use handle::{EventSink, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
-pub use pump::{ExitReason, Pump, PumpExit};
+pub use pump::{ExitReason, Pump, PumpExit, PumpThread};
 pub use reactor::Waker;

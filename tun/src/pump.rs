@@ -57,6 +57,9 @@ pub struct PumpExit<D, S, E = Engine> {
     pub stats: PumpStats,
 }
 
+/// The loop's thread, to be joined once the loop was stopped.
+pub type PumpThread<D, S, E = Engine> = JoinHandle<PumpExit<D, S, E>>;
+
 /// Why a pump ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -89,7 +92,7 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
         mut device: D,
         mut socket: S,
         events: impl EventSink,
-    ) -> io::Result<(PumpHandle, JoinHandle<PumpExit<D, S, E>>)> {
+    ) -> io::Result<(PumpHandle, PumpThread<D, S, E>)> {
         let clock = Clock::new();
         let mut reactor = Reactor::new(clock)?;
         device.attach(reactor.waker());

@@ -20,12 +20,10 @@ mod timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_tun::device::linux::LinuxTun;
 use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
-use adit_tun::pump::PumpExit;
 use adit_tun::socket::UdpSockets;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 
@@ -91,7 +89,7 @@ pub struct Tunnel {
 }
 
 /// The packet loop's thread, which gives device and sockets back.
-type PumpThread = JoinHandle<PumpExit<LinuxTun, UdpSockets>>;
+type PumpThread = adit_tun::PumpThread<LinuxTun, UdpSockets>;
 
 /// Why [`Tunnel::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
