@@ -39,7 +39,7 @@ impl Router {
             // Room for the segments of 64 KiB in pieces of a byte, and no packet is ever too big.
             namespace.ip(&format!("link set dev {device} mtu 65535 txqueuelen 70000 addrgenmode none up"))?;
             namespace.ip(&format!("addr add 10.{net}.0.1/24 dev {device}"))?;
-            namespace.ip(&format!("addr add fd{net}::1/64 dev {device}"))?;
+            namespace.ip(&format!("addr add fd{net}::1/64 dev {device} nodad"))?;
         }
         Ok(Self { namespace, a, b, buffer: vec![0; VirtioNetHeader::LEN + 65_600] })
     }

@@ -173,7 +173,8 @@ impl Wire {
         for (namespace, four, six) in [(&near, NEAR4, NEAR6), (&far, FAR4, FAR6)] {
             namespace.ip("link set dev tun mtu 1500 txqueuelen 10000 addrgenmode none up")?;
             namespace.ip(&format!("addr add {four}/24 dev tun"))?;
-            namespace.ip(&format!("addr add {six}/64 dev tun"))?;
+            // Even where duplicates are not looked for, an address is tentative until a worker of the kernel has said so.
+            namespace.ip(&format!("addr add {six}/64 dev tun nodad"))?;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
