@@ -25,6 +25,8 @@ pub(super) struct Hub {
     /// Where packets go in turn: a spoke, and an address behind it.
     targets: Vec<(usize, Ipv4Addr)>,
     next: usize,
+    /// Packets to or from one target before the next has its turn.
+    run: usize,
     /// A packet from the hub, whose destination is replaced, and one to it, whose source is.
     outbound: Vec<u8>,
     inbound: Vec<u8>,
@@ -61,7 +63,16 @@ impl Hub {
         let (outbound, inbound) =
             (packet(HUB, Ipv4Addr::UNSPECIFIED, size)?, packet(Ipv4Addr::UNSPECIFIED, HUB, size)?);
         let (packets, datagrams) = (PacketBatch::new(), DatagramBatch::new());
-        Ok(Self { hub, spokes, targets, next: 0, outbound, inbound, packets, datagrams, queues })
+        Ok(Self { hub, spokes, targets, next: 0, run: 1, outbound, inbound, packets, datagrams, queues })
+    }
+
+    /// Has each target have so many packets in a row from now on; one at the beginning.
+    pub(super) fn set_run(&mut self, packets: usize) {
+        self.run = packets.max(1);
+    }
+
+    fn target(&self, index: usize) -> (usize, Ipv4Addr) {
+        self.targets[index / self.run % self.targets.len()]
     }
 
     /// Sends a packet to every target and gets one from each, and checks that they arrive.
@@ -73,8 +84,8 @@ impl Hub {
             let sealed = self.seal(&mut unused)?;
             let mut datagrams = Vec::new();
             self.queues.send_all(|bytes, segment| datagrams.extend(bytes.chunks(segment).map(<[u8]>::to_vec)));
-            let targets = (before..).map(|index| self.targets[index % self.targets.len()]);
-            for ((spoke, address), datagram) in targets.zip(&datagrams) {
+            for (index, datagram) in (before..).zip(&datagrams) {
+                let (spoke, address) = self.target(index);
                 self.spokes[spoke].open(self.hub.source, datagram, Instant::now(), &mut self.queues)?;
                 let mut arrived = false;
                 self.queues.write_all(|packet| arrived = packet.get(DESTINATION) == Some(&address.octets()));
@@ -118,8 +129,9 @@ impl Hub {
     /// Seals a batch into the send queue.
     fn seal(&mut self, cost: &mut Cost) -> Outcome<usize> {
         self.packets.clear();
-        while let Some(slot) = self.packets.slot() {
-            let (_, address) = self.targets[self.next % self.targets.len()];
+        while !self.packets.is_full() {
+            let (_, address) = self.target(self.next);
+            let Some(slot) = self.packets.slot() else { break };
             self.next += 1;
             slot[..self.outbound.len()].copy_from_slice(&self.outbound);
             slot[DESTINATION].copy_from_slice(&address.octets());
@@ -140,7 +152,7 @@ impl Hub {
     fn open(&mut self, cost: &mut Cost) -> Outcome {
         self.datagrams.clear();
         while !self.datagrams.is_full() {
-            let (spoke, address) = self.targets[self.next % self.targets.len()];
+            let (spoke, address) = self.target(self.next);
             self.next += 1;
             let len = self.inbound.len();
             self.inbound[SOURCE].copy_from_slice(&address.octets());

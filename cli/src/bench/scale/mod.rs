@@ -37,14 +37,19 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
         for count in PEERS {
             progress.step(&format!("peers: {count}, run {run} of {runs}"));
             let mut hub = Hub::new(&one_each(count), size, &mut rng, watch)?;
+            hub.verify()?;
             let costs = sample(&mut hub, &options.sampling, watch)?;
             add(&mut measures.peers_time, count, time(&costs));
+            hub.set_run(RUN);
+            let runs = sample(&mut hub, &options.sampling, watch)?;
+            add(&mut measures.peers_runs, count, time(&runs));
             add(&mut measures.peers_allocations, count, costs.iter().map(Cost::allocations).sum());
             add(&mut measures.peers_memory, count, hub.memory() as f64 / count as f64);
         }
         for count in ROUTES {
             progress.step(&format!("routes: {count}, run {run} of {runs}"));
             let mut hub = Hub::new(&[routes::ipv4(count, &mut rng)?], size, &mut rng, watch)?;
+            hub.verify()?;
             add(&mut measures.routes_time, count, time(&sample(&mut hub, &options.sampling, watch)?));
         }
         for count in ROUTES {
@@ -60,7 +65,8 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
     let notes = vec![
         options.sampling.note(),
         format!(
-            "Packets are {size} B of UDP over IPv4, to all peers and routes in turn. Times are those of the engine with \
+            "Packets are {size} B of UDP over IPv4, to all peers and routes in turn, in random order: every packet to another \
+             peer than the one before, which no cache helps with, or in runs of {RUN}, as flows come. Times are those of the engine with \
              these peers; the other ends are engines with sessions too, and their work is not measured."
         ),
         "By peers each of them has one route; by routes there is one peer, and prefixes of random lengths as in the \
@@ -79,7 +85,6 @@ pub(crate) fn run(options: &Options, watch: &Watch, progress: &mut dyn Progress)
 
 /// Measures a hub for a while: sealing, opening.
 fn sample(hub: &mut Hub, options: &Sampling, watch: &Watch) -> Outcome<[Cost; 2]> {
-    hub.verify()?;
     let mut costs = [Cost::default(); 2];
     let begun = Instant::now();
     while begun.elapsed() < options.duration() || costs[1].packets == 0 {
@@ -107,6 +112,7 @@ fn one_each(peers: usize) -> Vec<Vec<Ipv4Net>> {
 
 struct Measures {
     peers_time: Recorder,
+    peers_runs: Recorder,
     peers_allocations: Recorder,
     peers_memory: Recorder,
     routes_time: Recorder,
@@ -121,6 +127,7 @@ impl Measures {
         let new = |key, title: &str, unit, of| Recorder::new(key, title, unit, Better::Lower, axis(of));
         Self {
             peers_time: new("peers-time", &format!("Seal and open a packet of {size} B, by peers"), "ns", "peers"),
+            peers_runs: new("peers-runs", &format!("The same in runs of {RUN} packets a peer"), "ns", "peers"),
             peers_allocations: new("peers-allocations", "Allocations a packet, by peers", "allocations", "peers"),
             peers_memory: new("peers-memory", "Memory a peer", "B", "peers"),
             routes_time: new("routes-time", &format!("Seal and open a packet of {size} B, by routes"), "ns", "routes"),
@@ -131,14 +138,17 @@ impl Measures {
     }
 
     fn finish(self) -> Vec<super::model::Measure> {
-        let Self { peers_time, peers_allocations, peers_memory, .. } = self;
-        let peers = [peers_time, peers_memory, peers_allocations];
+        let Self { peers_time, peers_runs, peers_allocations, peers_memory, .. } = self;
+        let peers = [peers_time, peers_runs, peers_memory, peers_allocations];
         let routes = [self.routes_time, self.lookup_ipv4, self.lookup_ipv6, self.routes_memory];
         peers.into_iter().chain(routes).map(Recorder::finish).collect()
     }
 }
 
 const SUBJECT: &str = "adit";
+
+/// Packets of a run: what the kernel joins of one small flow, and a receive batch of the packet loop.
+const RUN: usize = 16;
 
 const PEERS: [usize; 4] = [1, 10, 100, 1000];
 
