@@ -23,9 +23,9 @@ impl<'a> TunPacket<'a> {
         Self { buffer, len }
     }
 
-    /// Gives back the buffer.
+    /// Gives back the buffer: the packet and what is behind it.
     #[inline]
-    pub(crate) fn into_buffer(self) -> &'a mut [u8] {
+    pub fn into_buffer(self) -> &'a mut [u8] {
         self.buffer
     }
 

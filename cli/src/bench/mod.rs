@@ -9,6 +9,7 @@ mod machine;
 pub(crate) mod model;
 mod node;
 mod output;
+mod plain;
 pub(crate) mod sampling;
 pub(crate) mod scale;
 pub(crate) mod tunnel;
