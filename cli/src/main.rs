@@ -12,6 +12,8 @@ mod locate;
 mod logging;
 mod manual;
 #[cfg(target_os = "linux")]
+mod netns;
+#[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
 mod up;

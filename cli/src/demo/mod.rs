@@ -134,7 +134,7 @@ fn open(options: &Demo, watch: &Arc<Watch>) -> Outcome<(Box<dyn Pair>, Mode)> {
 
 #[cfg(target_os = "linux")]
 fn open_kernel(watch: &Arc<Watch>) -> Outcome<(Box<dyn Pair>, Mode)> {
-    let privilege = kernel::privilege::acquire()?;
+    let privilege = crate::netns::privilege::acquire()?;
     let pair = kernel::Kernel::open(watch)?;
     let hosts = "two network namespaces, tun devices, UDP over veth".to_owned();
     Ok((Box::new(pair), Mode { name: ModeName::Kernel, hosts, reason: privilege.to_owned() }))

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Kind, Outcome};
 ///
 /// Without the capabilities it enters a user namespace, for good: the process keeps its user and its files, and is root
 /// over what it makes there only (user_namespaces(7)). That works only while it has one thread.
-pub(in crate::demo) fn acquire() -> Outcome<&'static str> {
+pub(crate) fn acquire() -> Outcome<&'static str> {
     // Before anything is changed: in a user namespace too the device can only be opened by whom its mode admits.
     fs::OpenOptions::new().read(true).write(true).open(TUN).map_err(|error| failure(TUN, &error))?;
     let status = fs::read_to_string("/proc/self/status").map_err(|error| failure("/proc/self/status", &error))?;
