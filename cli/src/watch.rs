@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
 
 /// Whether to go on, and how far the transfer is.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Watch {
     /// Fails when it is time to stop.
     pub(crate) fn check(&self) -> Outcome {
         if self.interrupted.load(Ordering::Relaxed) {
-            return Err(Failure::failed("interrupted; nothing is left behind"));
+            return Err(Failure::new(Kind::Interrupted, "interrupted; nothing is left behind"));
         }
         self.halted.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
@@ -104,6 +104,7 @@ mod tests {
     fn a_signal_is_a_failure() {
         let watch = Watch::default();
         watch.interrupted.store(true, Ordering::Relaxed);
-        assert!(watch.check().unwrap_err().message.starts_with("interrupted"));
+        let failure = watch.check().unwrap_err();
+        assert!(failure.kind == Kind::Interrupted && failure.message.starts_with("interrupted"), "{failure:?}");
     }
 }

@@ -165,7 +165,7 @@ fn interrupted(mode: &str, signal: Signal) -> (ExitStatus, Duration, String) {
 
 fn check_interrupted(mode: &str, signal: Signal) {
     let (status, time, told) = interrupted(mode, signal);
-    assert_eq!(status.code(), Some(1), "{told}");
+    assert_eq!(status.code(), Some(130), "{told}");
     assert!(told.contains("interrupted"), "{told}");
     assert!(time < Duration::from_secs(2), "{time:?}");
 }

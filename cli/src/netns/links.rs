@@ -53,6 +53,12 @@ impl Links {
         self.request(&format!("set {name} up"), self.handle.link().set(message).execute())
     }
 
+    /// Sets the largest packet, in bytes.
+    pub(crate) fn set_mtu(&self, name: &str, mtu: u32) -> Outcome {
+        let message = LinkUnspec::new_with_index(index(name)?).mtu(mtu).build();
+        self.request(&format!("set the MTU of {name}"), self.handle.link().set(message).execute())
+    }
+
     /// Lengthens a tun device's send queue, and keeps the kernel from sending router solicitations of its own into the
     /// tunnel, where nobody could answer them.
     pub(crate) fn prepare_tun(&self, name: &str) -> Outcome {

@@ -28,7 +28,13 @@ pub(crate) fn socket(to: SocketAddr) -> Outcome<Socket> {
 
 /// Connects, however long it takes.
 pub(crate) fn connect(watch: &Watch, socket: Socket, to: SocketAddr, what: &str) -> Outcome<TcpStream> {
-    patiently(watch, what, || match socket.connect(&to.into()) {
+    patiently(watch, what, || try_connect(&socket, to))?;
+    Ok(socket.into())
+}
+
+/// Connects, or goes on with it, for as long as the socket's calls may take.
+pub(crate) fn try_connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
+    match socket.connect(&to.into()) {
         // The time limit was over; calling it again goes on waiting.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EALREADY)) => {
             Err(io::ErrorKind::WouldBlock.into())
@@ -36,8 +42,7 @@ pub(crate) fn connect(watch: &Watch, socket: Socket, to: SocketAddr, what: &str)
         // It was over while the connection came about.
         Err(error) if error.raw_os_error() == Some(libc::EISCONN) => Ok(()),
         result => result,
-    })?;
-    Ok(socket.into())
+    }
 }
 
 /// Accepts a connection, however long it takes; the stream's calls end now and then too.
