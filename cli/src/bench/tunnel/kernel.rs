@@ -79,7 +79,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn all(&mut self, candidate: &Candidate) -> Outcome {
-        let mut running = Running::start(self.watch, candidate)?;
+        let running = Running::start(self.watch, candidate)?;
         for group in &self.plan.groups {
             let done = match group {
                 Group::Tcp => self.tcp(&running),
@@ -138,11 +138,11 @@ impl Work<'_> {
             let to = running.addresses(Host::B).v4;
             let flood = Flood::start(self.watch, running.hosts(), to.into(), rate)?;
             pause(self.watch, self.plan.warm_up)?;
-            let (before, begun) = (flood.progress(), Instant::now());
+            let begun = flood.begin();
             self.wait(|| flood.check())?;
-            let (after, seconds) = (flood.progress(), begun.elapsed().as_secs_f64());
-            let delivered = after.received_since(&before) as f64 / seconds;
-            let loss = after.loss_since(&before);
+            let sample = flood.end(&begun);
+            pause(self.watch, LATE)?;
+            let (delivered, loss) = (sample.delivered, flood.loss(&sample));
             best = best.max(delivered);
             let x = rate.map(f64::from);
             let (rates, losses) = match rate {
@@ -151,12 +151,12 @@ impl Work<'_> {
             };
             self.record.add_at(rates, self.name, x, delivered);
             self.record.add_at(losses, self.name, x, loss);
-            let offered = after.sent_since(&before) as f64 / seconds;
-            if x.is_some_and(|wanted| offered < wanted * OFFERED) {
+            if x.is_some_and(|wanted| sample.offered < wanted * OFFERED) {
                 self.notes.push(format!(
-                    "{}: of {} packets/s, only {offered:.0} could be sent beside the engines",
+                    "{}: of {} packets/s, only {:.0} could be sent beside the engines",
                     self.place,
-                    x.unwrap_or_default()
+                    x.unwrap_or_default(),
+                    sample.offered
                 ));
             }
         }
@@ -248,6 +248,9 @@ const VERSION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Bytes of a line with a version; what is longer is something else.
 const MAX_VERSION: usize = 100;
+
+/// How long after a measurement its last packets may arrive and not be lost: what all queues together hold takes less.
+const LATE: Duration = Duration::from_millis(200);
 
 /// What is less than this much of an offered load is worth a note.
 const OFFERED: f64 = 0.95;

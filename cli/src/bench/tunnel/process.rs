@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
@@ -19,7 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::netns::Namespace;
 use crate::watch::Watch;
 
-/// A process that we have started. Dropping it ends it.
+/// A process that we have started. Dropping it ends it, and those that it has started itself.
 pub(super) struct Process {
     child: Child,
     pid: Pid,
@@ -57,17 +58,20 @@ impl Process {
     }
 
     /// Fails if it has ended.
-    pub(super) fn check(&mut self) -> Outcome {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(Failure::failed(format!("it has ended too early, with {status}{}", self.told()))),
-        }
+    pub(super) fn check(&self) -> Outcome {
+        let how = match self.state() {
+            WaitStatus::StillAlive => return Ok(()),
+            WaitStatus::Exited(_, code) => format!("exit status {code}"),
+            WaitStatus::Signaled(_, signal, _) => format!("signal {signal}"),
+            other => format!("{other:?}"),
+        };
+        Err(Failure::failed(format!("it has ended too early, with {how}{}", self.told())))
     }
 
     /// Waits until it ends by itself, and returns what it has printed; nothing if it does not end in time.
-    pub(super) fn output(mut self, limit: Duration) -> Option<String> {
+    pub(super) fn output(self, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
-        while self.child.try_wait().ok()?.is_none() {
+        while self.state() == WaitStatus::StillAlive {
             if Instant::now() >= end {
                 return None;
             }
@@ -89,10 +93,22 @@ impl Process {
         high_water(&status).ok_or_else(|| Failure::failed(format!("{path} has no VmHWM")))
     }
 
-    /// Asks it to end; dropping it waits for that.
+    /// Asks it, and whatever it has started, to end; dropping it waits for that.
     pub(super) fn ask_to_end(&self) {
-        // Not waited for yet, so the id is still its own.
-        let _gone_already = kill(self.pid, Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
+    }
+
+    fn signal(&self, signal: Signal) {
+        // Its group has its id, which is still its own: only dropping it waits for it in such a way that the kernel may
+        // give the id to others.
+        let _gone_already = killpg(self.pid, signal);
+    }
+
+    /// Whether it has ended, without letting go of its id.
+    fn state(&self) -> WaitStatus {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        // It can only fail for a process that is not ours.
+        waitid(Id::Pid(self.pid), flags).unwrap_or(WaitStatus::Exited(self.pid, -1))
     }
 
     /// The last lines that it has printed, as part of a sentence.
@@ -116,19 +132,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
         self.ask_to_end();
         let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            match self.child.try_wait() {
-                Ok(None) => thread::park_timeout(POLL),
-                _ => return,
-            }
+        while self.state() == WaitStatus::StillAlive && Instant::now() < end {
+            thread::park_timeout(POLL);
         }
-        // It is a child of ours that nobody has waited for, so this cannot meet another process.
-        let _gone_already = self.child.kill();
+        self.signal(Signal::SIGKILL);
         if let Err(error) = self.child.wait() {
             tracing::error!(%error, pid = %self.pid, "an engine does not end");
         }

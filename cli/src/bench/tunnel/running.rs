@@ -65,8 +65,8 @@ impl Running {
     }
 
     /// Fails if an engine has ended.
-    pub(super) fn check(&mut self) -> Outcome {
-        for (engine, host) in self.engines.iter_mut().zip(Host::BOTH) {
+    pub(super) fn check(&self) -> Outcome {
+        for (engine, host) in self.engines.iter().zip(Host::BOTH) {
             engine.check().map_err(|failure| of_host(host, failure))?;
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Running {
     }
 
     /// Waits for an engine's socket and configures engine and device.
-    fn configure(&mut self, watch: &Watch, host: Host, name: &str, ends: &[PrivateKey; 2]) -> Outcome {
+    fn configure(&self, watch: &Watch, host: Host, name: &str, ends: &[PrivateKey; 2]) -> Outcome {
         let end = Instant::now() + SOCKET_LIMIT;
         let paths = ["/var/run/wireguard", "/run/wireguard"].map(|folder| format!("{folder}/{name}.sock"));
         loop {
@@ -161,7 +161,7 @@ impl Running {
     }
 
     /// Sends packets until they are answered.
-    fn wait_until_joined(&mut self, watch: &Watch) -> Outcome {
+    fn wait_until_joined(&self, watch: &Watch) -> Outcome {
         let end = Instant::now() + HANDSHAKE_LIMIT;
         for any in ["0.0.0.0:0", "[::]:0"] {
             let bind = |host: Host| {

@@ -24,42 +24,56 @@ pub(in crate::bench::tunnel) struct Flood {
     workers: Workers,
 }
 
-#[derive(Debug, Default)]
+/// What the ends tell.
+#[derive(Debug)]
 struct Counters {
+    /// Also the next sequence number.
     sent: AtomicU64,
     received: AtomicU64,
-    /// One more than the highest sequence number that has arrived.
-    highest: AtomicU64,
+    /// Sequence numbers of the packets whose loss is asked for, and how many of them have arrived.
+    from: AtomicU64,
+    to: AtomicU64,
+    kept: AtomicU64,
 }
 
-/// How far a flood is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bench::tunnel) struct Progress {
+impl Default for Counters {
+    fn default() -> Self {
+        let [sent, received, kept] = [const { AtomicU64::new(0) }; 3];
+        Self { sent, received, from: AtomicU64::new(u64::MAX), to: AtomicU64::new(u64::MAX), kept }
+    }
+}
+
+impl Counters {
+    /// Takes packets that have arrived.
+    fn arrived(&self, sequences: impl Iterator<Item = u64>) {
+        let (from, to) = (self.from.load(Ordering::Relaxed), self.to.load(Ordering::Relaxed));
+        let (mut received, mut kept) = (0, 0);
+        for sequence in sequences {
+            received += 1;
+            kept += u64::from((from..to).contains(&sequence));
+        }
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.kept.fetch_add(kept, Ordering::Relaxed);
+    }
+}
+
+/// The begin of a measurement.
+#[derive(Debug)]
+pub(in crate::bench::tunnel) struct Begun {
+    at: Instant,
     sent: u64,
     received: u64,
-    highest: u64,
 }
 
-impl Progress {
-    /// Packets that were sent since.
-    pub(in crate::bench::tunnel) fn sent_since(&self, before: &Self) -> u64 {
-        self.sent.saturating_sub(before.sent)
-    }
-
-    /// Packets that have arrived since.
-    pub(in crate::bench::tunnel) fn received_since(&self, before: &Self) -> u64 {
-        self.received.saturating_sub(before.received)
-    }
-
-    /// How much of a hundred packets was lost since. It compares packets that arrived with gaps between them, so what
-    /// is still queued on the way counts neither way; if nothing arrives, everything was lost.
-    pub(in crate::bench::tunnel) fn loss_since(&self, before: &Self) -> f64 {
-        let expected = self.highest.saturating_sub(before.highest);
-        if expected == 0 {
-            return 100.0;
-        }
-        (100.0 * (1.0 - self.received_since(before) as f64 / expected as f64)).max(0.0)
-    }
+/// A measurement.
+#[derive(Debug)]
+pub(in crate::bench::tunnel) struct Sample {
+    /// Packets/s that were sent.
+    pub(in crate::bench::tunnel) offered: f64,
+    /// Packets/s that arrived.
+    pub(in crate::bench::tunnel) delivered: f64,
+    /// Packets that were sent.
+    sent: u64,
 }
 
 impl Flood {
@@ -95,16 +109,36 @@ impl Flood {
         Ok(flood)
     }
 
-    pub(in crate::bench::tunnel) fn progress(&self) -> Progress {
-        let Counters { sent, received, highest } = &*self.counters;
-        let [sent, received, highest] = [sent, received, highest].map(|counter| counter.load(Ordering::Relaxed));
-        Progress { sent, received, highest }
+    /// Begins to measure.
+    pub(in crate::bench::tunnel) fn begin(&self) -> Begun {
+        let sent = self.counters.sent.load(Ordering::Relaxed);
+        self.counters.from.store(sent, Ordering::Relaxed);
+        Begun { at: Instant::now(), sent, received: self.counters.received.load(Ordering::Relaxed) }
+    }
+
+    /// Ends measuring; packets go on, so that the last ones meet the same conditions as all others.
+    pub(in crate::bench::tunnel) fn end(&self, begun: &Begun) -> Sample {
+        let sent = self.counters.sent.load(Ordering::Relaxed);
+        self.counters.to.store(sent, Ordering::Relaxed);
+        let received = self.counters.received.load(Ordering::Relaxed) - begun.received;
+        let (seconds, sent) = (begun.at.elapsed().as_secs_f64(), sent - begun.sent);
+        Sample { offered: sent as f64 / seconds, delivered: received as f64 / seconds, sent }
+    }
+
+    /// How many of a hundred packets that were sent during the measurement have not arrived until now.
+    pub(in crate::bench::tunnel) fn loss(&self, sample: &Sample) -> f64 {
+        loss(sample.sent, self.counters.kept.load(Ordering::Relaxed))
     }
 
     /// Fails if one of the ends has.
     pub(in crate::bench::tunnel) fn check(&self) -> Outcome {
         self.workers.check()
     }
+}
+
+/// Percent. What is sent at the very moment of a measurement's begin or end may count to either side.
+fn loss(sent: u64, kept: u64) -> f64 {
+    100.0 * sent.saturating_sub(kept) as f64 / sent.max(1) as f64
 }
 
 fn send(shared: &Shared, socket: &UdpSocket, rate: Option<u32>, counters: &Counters) -> Outcome {
@@ -147,7 +181,6 @@ fn send(shared: &Shared, socket: &UdpSocket, rate: Option<u32>, counters: &Count
 fn receive(shared: &Shared, socket: &UdpSocket, counters: &Counters) -> Outcome {
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let mut payloads = [[0; PAYLOAD]; BATCH];
-    let (mut received, mut highest) = (0, 0);
     while shared.goes_on() {
         let mut slices = payloads.each_mut().map(|payload| [IoSliceMut::new(payload)]);
         // It waits for the first packet only, at most as long as the socket's time limit.
@@ -157,14 +190,8 @@ fn receive(shared: &Shared, socket: &UdpSocket, counters: &Counters) -> Outcome 
             Err(Errno::EAGAIN | Errno::EINTR) => 0,
             Err(errno) => return Err(failed(errno)),
         };
-        for payload in &payloads[..count] {
-            if let Some(number) = payload.first_chunk() {
-                highest = highest.max(u64::from_be_bytes(*number) + 1);
-            }
-        }
-        received += count as u64;
-        counters.received.store(received, Ordering::Relaxed);
-        counters.highest.store(highest, Ordering::Relaxed);
+        let sequence = |payload: &[u8; PAYLOAD]| payload.first_chunk().copied().map_or(0, u64::from_be_bytes);
+        counters.arrived(payloads[..count].iter().map(sequence));
     }
     Ok(())
 }
@@ -248,14 +275,16 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_gaps() {
-        let before = Progress { sent: 100, received: 50, highest: 100 };
-        let after = |sent, received, highest| Progress { sent, received, highest };
-        assert_eq!(after(300, 200, 250).loss_since(&before), 0.0);
-        assert_eq!(after(300, 125, 200).loss_since(&before), 25.0);
-        assert_eq!(after(300, 50, 100).loss_since(&before), 100.0);
-        // Packets of before the measurement, late.
-        assert_eq!(after(300, 250, 200).loss_since(&before), 0.0);
-        assert_eq!((after(300, 125, 200).sent_since(&before), after(300, 125, 200).received_since(&before)), (200, 75));
+    fn only_packets_of_the_measurement_are_missed() {
+        let counters = Counters::default();
+        counters.arrived(0..10);
+        assert_eq!(counters.kept.load(Ordering::Relaxed), 0);
+        counters.from.store(100, Ordering::Relaxed);
+        counters.arrived((90..150).chain(175..180));
+        counters.to.store(200, Ordering::Relaxed);
+        counters.arrived(190..300);
+        let kept = counters.kept.load(Ordering::Relaxed);
+        assert_eq!((counters.received.load(Ordering::Relaxed), kept), (10 + 65 + 110, 50 + 5 + 10));
+        assert_eq!((loss(100, kept), loss(0, 0), loss(10, 11), loss(10, 0)), (35.0, 0.0, 0.0, 100.0));
     }
 }
