@@ -151,6 +151,10 @@ pub(crate) struct Up {
     /// How long the names of endpoints may take to resolve, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT))]
     pub(crate) resolve_wait: u64,
+    /// Move packets through the device one by one, without the kernel's offloads: slower, and a way to tell whether they
+    /// are at fault
+    #[arg(long)]
+    pub(crate) no_offload: bool,
     /// The pipe's other end is the command that a person typed: report there, then let go of it
     #[arg(long, hide = true)]
     pub(crate) report_ready: bool,

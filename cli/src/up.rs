@@ -119,6 +119,7 @@ async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outco
         .args(["up", "--report-ready", "--interface", name])
         .args(["--handshake-wait", &options.handshake_wait.to_string()])
         .args(["--resolve-wait", &options.resolve_wait.to_string()])
+        .args(options.no_offload.then_some("--no-offload"))
         .arg(&path)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -237,6 +238,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
         config: loaded.config,
         resolve_wait: Duration::from_secs(options.resolve_wait),
         handshake_wait: Duration::from_secs(options.handshake_wait),
+        offload: !options.no_offload,
         directories: Directories::default(),
         cancel: Arc::clone(&cancel),
     });

@@ -79,6 +79,8 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// From the host: not an IP packet, or shorter than its own header says.
     NotIp = "not_ip",
+    /// From the host: its offload header contradicts the packet.
+    MalformedOffload = "malformed_offload",
     /// From the host: no peer's allowed IPs contain the destination.
     NoRoute = "no_route",
     /// From the host: the peer has no endpoint yet, so nothing can be sent to it.

@@ -47,9 +47,33 @@ pub enum Event {
         /// How long initiations are held back.
         by: Duration,
     },
+    /// The system refused an offload that it had offered; from now on packets go one by one, which is right but slower.
+    OffloadRefused {
+        /// On which side.
+        side: OffloadSide,
+    },
     /// Events were lost because nobody polled for them.
     EventsLost {
         /// How many.
         count: u64,
     },
+}
+
+/// Where an offload was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OffloadSide {
+    /// Joined packets, written to the device.
+    Device,
+    /// Runs of datagrams, sent in one call.
+    Socket,
+}
+
+impl OffloadSide {
+    /// The name in JSON and log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Socket => "socket",
+        }
+    }
 }

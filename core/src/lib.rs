@@ -17,6 +17,7 @@ pub mod key;
 #[cfg(feature = "netstack")]
 pub mod netstack;
 pub mod offload;
+mod packet;
 pub mod policy;
 pub mod route;
 pub mod sink;
@@ -24,9 +25,10 @@ pub mod stats;
 pub mod wg;
 
 pub use config::{AllowedIpChange, EngineConfig, Limits, PeerUpdate, Update};
-pub use engine::{Command, Deadline, Engine, Outputs, Source, TunPacket, Verdict};
+pub use engine::{Command, Deadline, Engine, Outputs, Source, Verdict};
 pub use error::{CommandError, DropReason, KeyError};
-pub use event::Event;
+pub use event::{Event, OffloadSide};
 pub use key::{PresharedKey, PrivateKey, PublicKey};
+pub use packet::TunPacket;
 pub use sink::{Ecn, Reservation, Sink, SinkFull, Transmit};
 pub use stats::{EngineStats, PeerStats, Snapshot};

@@ -15,10 +15,15 @@ pub enum Disposition<P> {
     Drop(DropReason),
 }
 
-/// Decides on a packet from the host by WireGuard's cryptokey routing.
+/// Decides on packets of `len` bytes at most from the host by WireGuard's cryptokey routing.
 #[inline]
-pub fn outbound<P: Copy + PartialEq>(header: &IpHeader, mtu: usize, allowed: &AllowedIps<P>) -> Disposition<P> {
-    if header.total_len > mtu {
+pub fn outbound<P: Copy + PartialEq>(
+    header: &IpHeader,
+    len: usize,
+    mtu: usize,
+    allowed: &AllowedIps<P>,
+) -> Disposition<P> {
+    if len > mtu {
         return Disposition::Drop(DropReason::TooBig);
     }
     match allowed.lookup(header.destination) {
@@ -53,7 +58,7 @@ mod tests {
         allowed.insert("10.0.0.0/8".parse().unwrap(), 'a');
         allowed.insert("10.1.0.0/16".parse().unwrap(), 'b');
 
-        let out = |to, len| outbound(&header("192.0.2.1", to, len), 1420, &allowed);
+        let out = |to, len| outbound(&header("192.0.2.1", to, len), len, 1420, &allowed);
         assert_eq!(out("10.2.0.1", 1420), Disposition::Tunnel('a'));
         assert_eq!(out("10.1.0.1", 1420), Disposition::Tunnel('b'));
         assert_eq!(out("10.1.0.1", 1421), Disposition::Drop(DropReason::TooBig));

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use adit_core::offload::VirtioNetHeader;
 use adit_core::{Ecn, TunPacket};
 
 use crate::memory::{ENTRY, RECEIVE_SLOT, TABLE};
@@ -15,11 +16,28 @@ use crate::memory::{ENTRY, RECEIVE_SLOT, TABLE};
 #[derive(Debug)]
 pub struct PacketBatch {
     arena: Box<[u8]>,
-    /// Where each packet begins and how long it is.
-    packets: Vec<(usize, usize)>,
+    packets: Vec<Entry>,
     max_packets: usize,
     /// Where the next entry begins.
     end: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    start: usize,
+    len: usize,
+    offload: VirtioNetHeader,
+}
+
+/// A packet of a [`PacketBatch`].
+#[derive(Debug)]
+pub struct BatchPacket<'a> {
+    /// The packet, and [`TAILROOM`] bytes behind it.
+    pub buffer: &'a mut [u8],
+    /// Its length.
+    pub len: usize,
+    /// What is still to be done to it.
+    pub offload: VirtioNetHeader,
 }
 
 impl PacketBatch {
@@ -37,27 +55,41 @@ impl PacketBatch {
 
     /// Room for the next packet, [`MAX_PACKET`] bytes; `None` when the batch is full.
     pub fn slot(&mut self) -> Option<&mut [u8]> {
+        self.slot_with_header(0)
+    }
+
+    /// Room for the next packet behind `header` bytes that the device puts in front of it, at most [`HEADROOM`].
+    #[inline]
+    pub fn slot_with_header(&mut self, header: usize) -> Option<&mut [u8]> {
         if self.is_full() {
             return None;
         }
         let start = self.end + HEADROOM;
-        Some(&mut self.arena[start..start + MAX_PACKET])
+        Some(&mut self.arena[start - header.min(HEADROOM)..start + MAX_PACKET])
     }
 
-    /// Adds the first `len` bytes of the last [`slot`](Self::slot) as a packet. Longer than the slot or without one, it
-    /// adds nothing.
+    /// Adds the first `len` bytes of the last [`slot`](Self::slot) as a packet that is complete. Longer than the slot or
+    /// without one, it adds nothing.
     pub fn commit(&mut self, len: usize) {
+        self.commit_offload(len, VirtioNetHeader::default());
+    }
+
+    /// Adds a packet as [`commit`](Self::commit) does, and keeps what is still to be done to it. `len` does not count
+    /// the device's header.
+    #[inline]
+    pub fn commit_offload(&mut self, len: usize, offload: VirtioNetHeader) {
         if self.is_full() || len > MAX_PACKET {
             return;
         }
-        self.packets.push((self.end + HEADROOM, len));
+        self.packets.push(Entry { start: self.end + HEADROOM, len, offload });
         self.end += (HEADROOM + len + TAILROOM).next_multiple_of(ALIGN);
     }
 
-    /// The packet at `index` with the bytes behind it: a buffer of `len + TAILROOM` bytes, and `len`.
-    pub fn packet(&mut self, index: usize) -> Option<(&mut [u8], usize)> {
-        let (start, len) = *self.packets.get(index)?;
-        Some((&mut self.arena[start..start + len + TAILROOM], len))
+    /// The packet at `index`.
+    #[inline]
+    pub fn packet(&mut self, index: usize) -> Option<BatchPacket<'_>> {
+        let Entry { start, len, offload } = *self.packets.get(index)?;
+        Some(BatchPacket { buffer: &mut self.arena[start..start + len + TAILROOM], len, offload })
     }
 
     /// Packets in the batch.
@@ -136,8 +168,14 @@ impl DatagramBatch {
 
     /// What was received, slot by slot.
     pub fn runs(&self) -> impl Iterator<Item = ReceivedRun<'_>> {
-        let slots = self.arena.chunks_exact(RECEIVE_SLOT);
-        self.received.iter().zip(slots).map(|(from, slot)| ReceivedRun { from, bytes: &slot[..from.len] })
+        (0..self.len()).filter_map(|index| self.run(index))
+    }
+
+    /// What was received in the slot at `index`.
+    pub fn run(&self, index: usize) -> Option<ReceivedRun<'_>> {
+        let from = self.received.get(index)?;
+        let start = index * RECEIVE_SLOT;
+        Some(ReceivedRun { from, bytes: &self.arena[start..start + from.len] })
     }
 
     /// Filled slots.
@@ -187,7 +225,7 @@ impl<'a> ReceivedRun<'a> {
 
 /// Bytes in front of every packet: virtio_net_hdr (10, include/uapi/linux/virtio_net.h) or utun's address family (4),
 /// whichever is longer, rounded up so that packets stay aligned.
-pub const HEADROOM: usize = max(VIRTIO_NET_HDR, UTUN_HEADER).next_multiple_of(ALIGN);
+pub const HEADROOM: usize = max(VirtioNetHeader::LEN, UTUN_HEADER).next_multiple_of(ALIGN);
 
 /// Bytes behind every packet: room to pad it to a multiple of 16.
 pub const TAILROOM: usize = TunPacket::TAILROOM;
@@ -201,10 +239,9 @@ pub(crate) const MAX_ENTRY: usize = (HEADROOM + MAX_PACKET + TAILROOM).next_mult
 /// Packets begin at multiples of this: the widest loads that ciphers and checksums use.
 pub const ALIGN: usize = 16;
 
-const VIRTIO_NET_HDR: usize = 10;
 const UTUN_HEADER: usize = 4;
 
-const _: () = assert!(size_of::<Received>() <= ENTRY);
+const _: () = assert!(size_of::<Received>() <= ENTRY && size_of::<Entry>() <= ENTRY);
 
 const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
@@ -234,12 +271,12 @@ mod tests {
             assert!(batch.is_full() && sizes.len() == batch.len() && sizes.len() >= 6);
             // Padding one packet must not reach into the next one.
             for index in 0..batch.len() {
-                let (buffer, len) = batch.packet(index).unwrap();
+                let BatchPacket { buffer, len, .. } = batch.packet(index).unwrap();
                 assert_eq!(buffer.len(), len + TAILROOM);
                 buffer[len..].fill(0xee);
             }
             for (index, expected) in sizes.iter().enumerate() {
-                let (buffer, len) = batch.packet(index).unwrap();
+                let BatchPacket { buffer, len, .. } = batch.packet(index).unwrap();
                 assert_eq!(len, *expected);
                 assert!(buffer[..len].iter().all(|byte| *byte == len as u8 ^ round));
             }

@@ -7,6 +7,7 @@
 pub mod batch;
 pub mod clock;
 pub mod device;
+pub mod engine;
 pub mod handle;
 pub mod memory;
 pub mod pump;
@@ -16,6 +17,7 @@ mod ring;
 pub mod socket;
 
 pub use clock::Clock;
+pub use engine::{PacketEngine, PumpOutputs};
 pub use handle::{EventSink, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
-pub use pump::{ExitReason, Pump, PumpExit};
+pub use pump::{ExitReason, Pump, PumpExit, PumpThread};
 pub use reactor::Waker;

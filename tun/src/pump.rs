@@ -11,21 +11,22 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit_core::{Command, DropReason, Engine, Outputs, Source, TunPacket};
+use adit_core::{Command, DropReason, Engine, Event, OffloadSide, Outputs, Source, TunPacket};
 
 use crate::batch::{DatagramBatch, PacketBatch};
 use crate::clock::Clock;
 use crate::device::Device;
+use crate::engine::PacketEngine;
 use crate::handle::{EventSink, Inbox, Mail, MtuError, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
 use crate::queue::{SendQueue, WriteQueue};
 use crate::reactor::{End, Reactor, Readiness, Ready};
 use crate::socket::{BindError, Socket};
 
 /// The loop and everything in it.
-pub struct Pump<D, S> {
+pub struct Pump<D, S, E = Engine> {
     /// Before the descriptors that it watches, so that it is dropped before them.
     reactor: Reactor,
-    engine: Engine,
+    engine: E,
     device: D,
     socket: S,
     clock: Clock,
@@ -43,11 +44,11 @@ pub struct Pump<D, S> {
 
 /// How a pump ended, and what it was made of.
 #[derive(Debug)]
-pub struct PumpExit<D, S> {
+pub struct PumpExit<D, S, E = Engine> {
     /// Why.
     pub reason: ExitReason,
     /// The engine, with its sessions.
-    pub engine: Engine,
+    pub engine: E,
     /// The device, of no use any more if that was the reason.
     pub device: D,
     /// The socket, still bound.
@@ -55,6 +56,9 @@ pub struct PumpExit<D, S> {
     /// Counters.
     pub stats: PumpStats,
 }
+
+/// The loop's thread, to be joined once the loop was stopped.
+pub type PumpThread<D, S, E = Engine> = JoinHandle<PumpExit<D, S, E>>;
 
 /// Why a pump ended.
 #[derive(Debug, thiserror::Error)]
@@ -78,17 +82,17 @@ struct Repair {
     pause: Duration,
 }
 
-impl<D: Device, S: Socket> Pump<D, S> {
+impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
     /// Allocates everything and starts the loop in a thread of its own.
     ///
     /// # Errors
     /// What the system says when it has no descriptors or threads left. The device and the socket are dropped then.
     pub fn spawn(
-        engine: Engine,
+        engine: E,
         mut device: D,
         mut socket: S,
         events: impl EventSink,
-    ) -> io::Result<(PumpHandle, JoinHandle<PumpExit<D, S>>)> {
+    ) -> io::Result<(PumpHandle, PumpThread<D, S, E>)> {
         let clock = Clock::new();
         let mut reactor = Reactor::new(clock)?;
         device.attach(reactor.waker());
@@ -96,6 +100,8 @@ impl<D: Device, S: Socket> Pump<D, S> {
         reactor.add(End::Device, device.fd())?;
         reactor.add(End::Socket, socket.fds())?;
         let (handle, inbox) = PumpHandle::new(reactor.waker());
+        let mut writing = WriteQueue::new();
+        writing.set_offloads(device.offloads());
         let pump = Self {
             reactor,
             engine,
@@ -107,7 +113,7 @@ impl<D: Device, S: Socket> Pump<D, S> {
             packets: PacketBatch::new(),
             datagrams: DatagramBatch::new(),
             sending: SendQueue::new(),
-            writing: WriteQueue::new(),
+            writing,
             ready: Ready { device: Readiness::ALL, socket: Readiness::ALL },
             repair: None,
             stats: PumpStats::default(),
@@ -116,7 +122,7 @@ impl<D: Device, S: Socket> Pump<D, S> {
         Ok((handle, thread))
     }
 
-    fn run(mut self) -> PumpExit<D, S> {
+    fn run(mut self) -> PumpExit<D, S, E> {
         let reason = loop {
             if let Err(reason) = self.turn() {
                 break reason;
@@ -261,17 +267,20 @@ impl<D: Device, S: Socket> Pump<D, S> {
             return Ok(false);
         }
         self.stats.datagram_batches += 1;
-        for run in self.datagrams.runs() {
+        for index in 0..self.datagrams.len() {
+            let Some(run) = self.datagrams.run(index) else { break };
             let from = Source { remote: run.from.remote, local: run.from.local };
             for datagram in run.datagrams() {
                 let mut out = Outputs { network: &mut self.sending, device: &mut self.writing };
                 self.engine.handle_udp(from, run.from.ecn, datagram, now, &mut out);
             }
-            // Packets leave as early as possible; if the device takes none now, the queue has room for the whole batch.
-            if self.ready.device.writable && !self.writing.is_empty() {
-                write(&mut self.device, &mut self.writing, &mut self.engine, &mut self.ready, &mut self.stats)?;
+            // Packets leave as early as possible, but for the last one, which the next run may continue; if the device
+            // takes none now, the queue has room for the whole batch.
+            if self.writing.has_ended() && self.ready.device.writable {
+                self.write()?;
             }
         }
+        self.flush_device()?;
         self.flush_network(now);
         Ok(true)
     }
@@ -289,9 +298,14 @@ impl<D: Device, S: Socket> Pump<D, S> {
         }
         self.stats.packet_batches += 1;
         for index in 0..self.packets.len() {
-            let Some((buffer, len)) = self.packets.packet(index) else { break };
+            let Some(packet) = self.packets.packet(index) else { break };
             let mut out = Outputs { network: &mut self.sending, device: &mut self.writing };
-            self.engine.handle_tun(TunPacket::new(buffer, len), now, &mut out);
+            let host = TunPacket::new(packet.buffer, packet.len);
+            self.engine.handle_tun(host, packet.offload, now, &mut out);
+            // A full send is on its way while the next packet is sealed, and its memory is still in the cache.
+            if self.sending.bytes() >= FLUSH_BYTES {
+                self.flush_network(now);
+            }
         }
         self.flush_network(now);
         Ok(true)
@@ -309,24 +323,50 @@ impl<D: Device, S: Socket> Pump<D, S> {
             self.ready.socket.writable = false;
             self.stats.socket_blocked += 1;
         }
+        if progress.offload_refused {
+            self.tell(Event::OffloadRefused { side: OffloadSide::Socket });
+        }
         if progress.broken {
             self.socket_broken(now, &io::ErrorKind::NotConnected.into());
         }
     }
 
     fn flush_device(&mut self) -> Result<(), ExitReason> {
+        self.writing.close();
         if self.writing.is_empty() || !self.ready.device.writable {
             return Ok(());
         }
-        write(&mut self.device, &mut self.writing, &mut self.engine, &mut self.ready, &mut self.stats)
+        self.write()
+    }
+
+    /// Writes what waits for the device.
+    fn write(&mut self) -> Result<(), ExitReason> {
+        let progress = self.device.send_batch(&mut self.writing).map_err(ExitReason::DeviceGone)?;
+        if progress.dropped > 0 {
+            self.engine.count_drops(DropReason::WriteFailed, progress.dropped as u64);
+        }
+        if progress.blocked {
+            self.ready.device.writable = false;
+            self.stats.device_blocked += 1;
+        }
+        if progress.offload_refused {
+            self.writing.set_offloads(self.device.offloads());
+            self.tell(Event::OffloadRefused { side: OffloadSide::Device });
+        }
+        Ok(())
+    }
+
+    /// Hands out an event.
+    fn tell(&mut self, event: Event) {
+        if !self.events.take(event) {
+            self.stats.events_lost += 1;
+        }
     }
 
     /// Hands out the engine's events.
     fn report(&mut self) {
         while let Some(event) = self.engine.poll_event() {
-            if !self.events.take(event) {
-                self.stats.events_lost += 1;
-            }
+            self.tell(event);
         }
     }
 
@@ -334,11 +374,9 @@ impl<D: Device, S: Socket> Pump<D, S> {
         let read_device = self.sending.is_empty();
         let read_socket = self.writing.is_empty();
         let device = Readiness { readable: read_device, writable: !self.writing.is_empty() };
-        self.reactor.watch(End::Device, device).map_err(ExitReason::Poller)?;
+        self.reactor.watch(End::Device, device);
         let socket = Readiness { readable: read_socket, writable: !self.sending.is_empty() };
-        if let Err(error) = self.reactor.watch(End::Socket, socket) {
-            self.socket_broken(self.clock.now(), &error);
-        }
+        self.reactor.watch(End::Socket, socket);
 
         // What is ready and has somewhere to go is done in the next turn; anything else is worth sleeping for.
         let more = (self.ready.device.readable && read_device)
@@ -361,28 +399,12 @@ impl<D: Device, S: Socket> Pump<D, S> {
     }
 }
 
-/// Writes what waits for the device. Apart from the pump, because a batch of datagrams is borrowed meanwhile.
-fn write<D: Device>(
-    device: &mut D,
-    queue: &mut WriteQueue,
-    engine: &mut Engine,
-    ready: &mut Ready,
-    stats: &mut PumpStats,
-) -> Result<(), ExitReason> {
-    let progress = device.send_batch(queue).map_err(ExitReason::DeviceGone)?;
-    if progress.dropped > 0 {
-        engine.count_drops(DropReason::WriteFailed, progress.dropped as u64);
-    }
-    if progress.blocked {
-        ready.device.writable = false;
-        stats.device_blocked += 1;
-    }
-    Ok(())
-}
-
 /// Rounds of a turn. One round is at most a megabyte in and 256 KiB out, about 1 ms at 10 Gbit/s, so commands and timers
 /// wait some milliseconds at worst; fewer rounds would ask the kernel for readiness more often than it pays.
 const ROUNDS: usize = 4;
+
+/// Bytes to send that are not kept for more: what one call takes (UDP's longest datagram, which a run is sent as).
+const FLUSH_BYTES: usize = 64 << 10;
 
 /// Commands of a turn.
 const COMMANDS: usize = 16;

@@ -303,7 +303,8 @@ fn a_tun_device_that_is_deleted_ends_the_loop() {
         let ip = |arguments: &str| {
             assert!(Process::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
         };
-        let tun = LinuxTun::open(&TunOptions { name: "adit-p0".into(), mtu: MTU, attach: false }).unwrap();
+        let tun =
+            LinuxTun::open(&TunOptions { name: "adit-p0".into(), mtu: MTU, attach: false, offload: true }).unwrap();
         let side = Side::start(1, tun, UdpSockets::bind(UdpOptions::default()).unwrap());
         ip("addr add 10.0.1.1/24 dev adit-p0");
         ip("link set adit-p0 up");

@@ -19,8 +19,13 @@ pub(crate) const MARK: &str = "ADIT_TEST_RUN";
 
 /// Runs `command` with standard streams inherited; fails if it fails or is not done within `limit`.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
+    println!("    $ {}", describe(command));
+    run_silently(command, limit)
+}
+
+/// The same without a line about it on standard output.
+pub(crate) fn run_silently(command: &mut Command, limit: Duration) -> Result<()> {
     let text = describe(command);
-    println!("    $ {text}");
     let status = wait(command, limit).with_context(|| format!("`{text}`"))?;
     if !status.success() {
         bail!("`{text}`: {status}");

@@ -1,4 +1,4 @@
-//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak` and `fuzz`.
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `fuzz` and `instructions`.
 //!
 //! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
 //! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
@@ -7,6 +7,7 @@
 
 mod arch;
 mod command;
+mod instructions;
 mod leaks;
 mod setup;
 mod step;
@@ -57,6 +58,8 @@ enum Task {
         /// Only this target of tests/fuzz.
         target: Option<String>,
     },
+    /// Count the instructions of the hot operations under callgrind and compare them with benches/instructions.json.
+    Instructions(instructions::InstructionsArgs),
 }
 
 /// Options of `cargo xtask test`.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
         Task::Fuzz { seconds, target } => tasks::fuzz(&root, seconds, target.as_deref()),
+        Task::Instructions(args) => tasks::instructions(&root, &args),
     };
     match passed {
         Ok(()) => ExitCode::SUCCESS,

@@ -121,6 +121,7 @@ const NEEDS: &[Need] = &[
     Need { package: "wireguard-tools", program: "wg", purpose: "configuration of peers over the UAPI socket" },
     Need { package: "wireguard-go", program: "wireguard-go", purpose: "a peer that is not Adit" },
     Need { package: "tcpdump", program: "tcpdump", purpose: "what really is on the wire" },
+    Need { package: "valgrind", program: "valgrind", purpose: "instruction counts" },
 ];
 
 /// Slow mirrors exist; this is for one that never answers.

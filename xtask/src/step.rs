@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::command;
+use crate::{command, instructions};
 
 /// One step of a task.
 pub(crate) struct Step {
@@ -29,6 +29,8 @@ pub(crate) enum Needs {
     Nothing,
     /// Linux and user id 0: network namespaces, links, tun devices.
     Root,
+    /// Valgrind, on a machine of the kind that the baseline of the instruction counts is from.
+    Valgrind,
     /// Nothing, and it runs even after a failure, for it shows what the failure left behind.
     EvenAfterFailure,
 }
@@ -130,6 +132,7 @@ fn unmet(needs: Needs) -> Option<&'static str> {
             "network namespaces and tun devices need root: run the same command with sudo or in a container as root",
         ),
         Needs::Root => None,
+        Needs::Valgrind => instructions::unavailable(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
 
+use crate::instructions::{self, InstructionsArgs};
 use crate::leaks::Snapshot;
 use crate::step::{self, Context, Needs, Step, Work};
 use crate::{TestArgs, arch, command, leaks, setup};
@@ -23,6 +24,8 @@ pub(crate) fn test(root: &Path, args: &TestArgs) -> Result<()> {
             steps.push(function("programs that the tests need", Needs::Nothing, |_| set_up()));
         }
         steps.extend(form());
+        let count = |context: &Context| instructions::run(context, &InstructionsArgs::default());
+        steps.push(function("instruction counts", Needs::Valgrind, count));
         steps.extend(tests(Runner::found(), args.filter.as_deref()));
         step::run(context, &steps, args.keep_going)
     })
@@ -89,6 +92,11 @@ pub(crate) fn fuzz(root: &Path, seconds: u32, only: Option<&str>) -> Result<()> 
         command::run(&mut command, Duration::from_secs(seconds.into()) + LIMIT)?;
     }
     Ok(())
+}
+
+/// `cargo xtask instructions`.
+pub(crate) fn instructions(root: &Path, args: &InstructionsArgs) -> Result<()> {
+    with_context(root, |context| instructions::run(context, args))
 }
 
 /// The binaries of tests/fuzz.

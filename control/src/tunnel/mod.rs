@@ -20,12 +20,10 @@ mod timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_tun::device::linux::LinuxTun;
 use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
-use adit_tun::pump::PumpExit;
 use adit_tun::socket::UdpSockets;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 
@@ -52,6 +50,8 @@ pub struct Options {
     pub resolve_wait: Duration,
     /// How long to wait for a first handshake before routes are applied; zero does not wait.
     pub handshake_wait: Duration,
+    /// Whether the device may use the offloads of the kernel; without them packets go through it one by one.
+    pub offload: bool,
     /// Where the tunnel keeps its sockets and files.
     pub directories: Directories,
     /// Notify this to give the start up; it then fails with [`TunnelError::Stopping`], and everything is undone.
@@ -89,7 +89,7 @@ pub struct Tunnel {
 }
 
 /// The packet loop's thread, which gives device and sockets back.
-type PumpThread = JoinHandle<PumpExit<LinuxTun, UdpSockets>>;
+type PumpThread = adit_tun::PumpThread<LinuxTun, UdpSockets>;
 
 /// Why [`Tunnel::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,13 +28,13 @@ const FIRST_MTU: u16 = 1420;
 
 /// Brings a tunnel up.
 pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
-    let Options { name, path, config, resolve_wait, handshake_wait, directories, cancel } = options;
+    let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, cancel } = options;
     let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
 
     recover_predecessor(&directories.runtime, &name).await?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
     let mut journal = Journal::create(&directories.runtime, &name)?;
-    let parts = match prepare(&name, &config, &resolved, &directories, &api, &mut journal).await {
+    let parts = match prepare(&name, &config, offload, &resolved, &directories, &api, &mut journal).await {
         Ok(parts) => parts,
         Err(error) => {
             forget(journal).await;
@@ -90,6 +90,7 @@ struct Parts {
 async fn prepare(
     name: &str,
     config: &Config,
+    offload: bool,
     resolved: &Resolved,
     directories: &Directories,
     api: &ApiServer,
@@ -102,7 +103,7 @@ async fn prepare(
     let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
     let socket = UdpSockets::bind(UdpOptions { port: config.interface.listen_port.unwrap_or(0), mark })?;
     let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
-    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false })?;
+    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false, offload })?;
     let engine = Engine::new(EngineConfig {
         mtu,
         seed: random_seed()?,

@@ -19,7 +19,6 @@ use crate::error::{CommandError, DropReason};
 use crate::event::Event;
 use crate::route::AllowedIps;
 use crate::stats::{EngineStats, PeerStats, Snapshot};
-use crate::wg::message::PADDING_MULTIPLE;
 use crate::wg::peer::Identity;
 use crate::wg::staged::StagingBudget;
 use crate::wg::state::Peer;
@@ -75,46 +74,6 @@ pub struct Outputs<'a, N, P> {
     pub network: &'a mut N,
     /// Takes IP packets for the host.
     pub device: &'a mut P,
-}
-
-/// A packet from the host, in memory with room behind it.
-///
-/// WireGuard pads what it seals to a multiple of 16 bytes, so up to [`TunPacket::TAILROOM`] bytes behind the packet are
-/// zeroed for a moment and restored. In a buffer with less room the packet is sealed with less padding.
-#[derive(Debug)]
-pub struct TunPacket<'a> {
-    buffer: &'a mut [u8],
-    len: usize,
-}
-
-impl<'a> TunPacket<'a> {
-    /// Bytes that a buffer should have behind the packet.
-    pub const TAILROOM: usize = PADDING_MULTIPLE - 1;
-
-    /// The packet is the first `len` bytes of `buffer`, or all of it if `len` is more.
-    pub fn new(buffer: &'a mut [u8], len: usize) -> Self {
-        let len = len.min(buffer.len());
-        Self { buffer, len }
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-
-    /// Lends the first `len` bytes followed by zeros up to `padded` to `seal`, and restores what the zeros covered.
-    pub(crate) fn with_padding<R>(&mut self, len: usize, padded: usize, seal: impl FnOnce(&[u8]) -> R) -> R {
-        let end = padded.min(self.buffer.len()).max(len);
-        let tail = end - len;
-        let mut saved = [0; Self::TAILROOM];
-        if tail == 0 || tail > saved.len() {
-            return seal(&self.buffer[..len]);
-        }
-        saved[..tail].copy_from_slice(&self.buffer[len..end]);
-        self.buffer[len..end].fill(0);
-        let result = seal(&self.buffer[..end]);
-        self.buffer[len..end].copy_from_slice(&saved[..tail]);
-        result
-    }
 }
 
 /// Where a datagram came from, and which own address it was sent to.
@@ -252,7 +211,12 @@ impl Engine {
 
     /// Counts a drop that belongs to no peer.
     fn dropped(&mut self, reason: DropReason) -> Verdict {
-        self.shared.stats.drops.count(reason);
+        self.dropped_many(reason, 1)
+    }
+
+    /// Counts drops that belong to no peer.
+    fn dropped_many(&mut self, reason: DropReason, count: u64) -> Verdict {
+        self.shared.stats.drops.add(reason, count);
         Verdict::Dropped(reason)
     }
 }

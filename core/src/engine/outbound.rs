@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
-use super::{Engine, Outputs, Shared, TunPacket, Verdict, count, upkeep};
+use super::{Engine, Outputs, Shared, Verdict, count, upkeep};
 use crate::error::DropReason;
 use crate::ip::IpHeader;
+use crate::offload::{Split, VirtioNetHeader};
+use crate::packet::TunPacket;
 use crate::policy::{self, Disposition};
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::message::padded_len;
@@ -17,6 +19,7 @@ impl Engine {
     ///
     /// It is sealed straight into a reservation of `out.network`. Without a session it is copied and waits, and a
     /// handshake begins.
+    #[inline]
     pub fn handle_tun<N: Sink<Transmit>, P: Sink<()>>(
         &mut self,
         mut packet: TunPacket<'_>,
@@ -26,37 +29,116 @@ impl Engine {
         let Some(header) = IpHeader::parse(packet.bytes()) else {
             return self.dropped(DropReason::NotIp);
         };
-        let id = match policy::outbound(&header, self.shared.config.mtu, &self.allowed) {
+        packet.shorten(header.total_len);
+        self.send(&header, header.total_len, Once(Some(packet)), now, out)
+    }
+
+    /// Takes a packet to which something is still to be done: to split it, or to complete its checksum. Everything that
+    /// [`handle_tun`](Self::handle_tun) does for a packet is done for each of its segments, but for the look-up of the
+    /// peer, which all of them share. The verdict is that on the last one.
+    #[inline]
+    pub fn handle_tun_offload<N: Sink<Transmit>, P: Sink<()>>(
+        &mut self,
+        packet: TunPacket<'_>,
+        offload: VirtioNetHeader,
+        now: Instant,
+        out: &mut Outputs<'_, N, P>,
+    ) -> Verdict {
+        let Some(header) = IpHeader::parse(packet.bytes()) else {
+            return self.dropped(DropReason::NotIp);
+        };
+        let Ok(split) = Split::new(packet.into_buffer(), header.total_len, offload) else {
+            return self.dropped(DropReason::MalformedOffload);
+        };
+        self.send(&header, split.longest(), split, now, out)
+    }
+
+    /// Sends packets that have the header's addresses and ECN field, the longest of which has `longest` bytes.
+    #[inline]
+    fn send<N: Sink<Transmit>, P: Sink<()>>(
+        &mut self,
+        header: &IpHeader,
+        longest: usize,
+        mut packets: impl Packets,
+        now: Instant,
+        out: &mut Outputs<'_, N, P>,
+    ) -> Verdict {
+        let count = packets.count();
+        let id = match policy::outbound(header, longest, self.shared.config.mtu, &self.allowed) {
             Disposition::Tunnel(id) => id,
-            Disposition::Drop(reason) => return self.dropped(reason),
+            Disposition::Drop(reason) => return self.dropped_many(reason, count),
         };
         let Some(peer) = self.peers.get_mut(id) else {
-            return self.dropped(DropReason::NoRoute);
+            return self.dropped_many(DropReason::NoRoute, count);
         };
         let shared = &mut self.shared;
-        if peer.path.is_none() {
-            return shared.dropped(peer, DropReason::NoEndpoint);
-        }
-        if peer.tunnel.is_none() {
-            return shared.dropped(peer, DropReason::NoPrivateKey);
+        let reason = match (&peer.path, &peer.tunnel) {
+            (None, _) => Some(DropReason::NoEndpoint),
+            (_, None) => Some(DropReason::NoPrivateKey),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            shared.dropped_many(peer, reason, count);
+            return Verdict::Dropped(reason);
         }
 
-        let updated = upkeep::update_if_due(shared, peer, now);
-        let (verdict, earlier) = if peer.has_session() {
-            let padded = padded_len(header.total_len, shared.config.mtu);
-            let (verdict, earlier) = packet.with_padding(header.total_len, padded, |plaintext| {
-                seal(shared, peer, plaintext, header.ecn, now, out.network)
-            });
-            (verdict, earlier | upkeep::rekey_after(shared, peer, REKEY_ON_SEND, now, out.network))
-        } else {
-            stage(shared, peer, &packet.bytes()[..header.total_len], header.ecn);
+        let mut earlier = upkeep::update_if_due(shared, peer, now);
+        let mut verdict = Verdict::Dropped(DropReason::NotIp);
+        while let Some(mut packet) = packets.next() {
+            let len = packet.bytes().len();
+            if peer.has_session() {
+                let padded = padded_len(len, shared.config.mtu);
+                let (sealed, sooner) = packet
+                    .with_padding(len, padded, |plaintext| seal(shared, peer, plaintext, header.ecn, now, out.network));
+                verdict = sealed;
+                earlier |= sooner;
+            } else {
+                stage(shared, peer, packet.bytes(), header.ecn);
+                verdict = Verdict::Staged;
+            }
+        }
+        if verdict == Verdict::Staged {
             upkeep::initiate(shared, peer, now, out.network);
-            (Verdict::Staged, true)
-        };
-        if updated || earlier {
+            earlier = true;
+        } else {
+            earlier |= upkeep::rekey_after(shared, peer, REKEY_ON_SEND, now, out.network);
+        }
+        if earlier {
             self.peers.schedule(id);
         }
         verdict
+    }
+}
+
+/// Packets of one flow, lent out one at a time.
+trait Packets {
+    fn count(&self) -> u64;
+
+    fn next(&mut self) -> Option<TunPacket<'_>>;
+}
+
+/// The only packet.
+struct Once<'a>(Option<TunPacket<'a>>);
+
+impl Packets for Once<'_> {
+    fn count(&self) -> u64 {
+        1
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<TunPacket<'_>> {
+        self.0.take()
+    }
+}
+
+impl Packets for Split<'_> {
+    fn count(&self) -> u64 {
+        self.segments() as u64
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<TunPacket<'_>> {
+        Split::next(self)
     }
 }
 

@@ -1,12 +1,14 @@
 //! A Linux tun device.
 //!
 //! The device lives as long as this object unless it was made persistent by someone else. It is created down: whoever
-//! gives it addresses brings it up. Packets are read and written one by one, without the kernel's packet information
-//! header.
+//! gives it addresses brings it up. Where the kernel knows them, offloads are on: a read brings up to 64 KiB of one TCP
+//! flow, or of equal UDP datagrams since Linux 6.2, behind a virtio_net_hdr, and a write takes as much. It only passes
+//! them on; splitting and joining are the engine's and the queue's. Elsewhere packets go one by one.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use adit_core::offload::{Offloads, Split, VirtioNetHeader};
 use nix::libc;
 use thiserror::Error;
 use tun_rs::{DeviceBuilder, SyncDevice};
@@ -20,6 +22,10 @@ use crate::reactor::Waker;
 pub struct LinuxTun {
     device: SyncDevice,
     name: String,
+    /// Length of the header in front of every packet: of virtio_net_hdr with offloads, none without.
+    header: usize,
+    /// What may be written in one piece.
+    offloads: Offloads,
 }
 
 /// What a tun device should be.
@@ -32,6 +38,8 @@ pub struct TunOptions {
     /// Take over a persistent tun device of that name, if there is one; this needs no privilege if root made it ours
     /// (`ip tuntap add … user`). Otherwise an interface of that name is an error.
     pub attach: bool,
+    /// Use the offloads that the kernel has.
+    pub offload: bool,
 }
 
 /// Why there is no tun device.
@@ -101,13 +109,18 @@ impl LinuxTun {
         if !options.attach && nix::net::if_::if_nametoindex(name.as_str()).is_ok() {
             return Err(TunError::Exists { name: name.clone() });
         }
-        let device = DeviceBuilder::new()
-            .name(name)
-            .inherit_enable_state()
-            .build_sync()
-            .map_err(|source| TunError::of_open(name, source))?;
+        let build = |offload| DeviceBuilder::new().name(name).inherit_enable_state().offload(offload).build_sync();
+        let device = match build(options.offload) {
+            // The kernel does not know IFF_VNET_HDR or an offload: whatever else is wrong will be so without them, too.
+            Err(_) if options.offload => build(false),
+            result => result,
+        };
+        let device = device.map_err(|source| TunError::of_open(name, source))?;
         device.set_nonblocking(true).map_err(|source| TunError::Other { name: name.clone(), source })?;
-        let mut tun = Self { device, name: name.clone() };
+        let offloads = Offloads { tcp: device.tcp_gso(), udp: device.udp_gso() };
+        let header = if offloads.tcp { VirtioNetHeader::LEN } else { 0 };
+        tracing::debug!(device = name, tcp = offloads.tcp, udp = offloads.udp, "offloads");
+        let mut tun = Self { device, name: name.clone(), header, offloads };
         tun.set_mtu(options.mtu).map_err(|source| TunError::Mtu { name: name.clone(), mtu: options.mtu, source })?;
         Ok(tun)
     }
@@ -118,6 +131,40 @@ impl LinuxTun {
     /// What the system says when it is asked.
     pub fn index(&self) -> io::Result<u32> {
         self.device.if_index()
+    }
+}
+
+impl LinuxTun {
+    /// Writes the parts of a joined packet that was refused, one by one. If the kernel takes them so, it was the joining
+    /// that it did not like, and nothing is joined any more.
+    #[cold]
+    fn send_apart(
+        &mut self,
+        packet: &mut [u8],
+        offload: VirtioNetHeader,
+        progress: &mut WriteProgress,
+    ) -> io::Result<()> {
+        let len = packet.len();
+        let Ok(mut split) = Split::new(packet, len, offload) else {
+            progress.dropped += 1;
+            return Ok(());
+        };
+        let header = VirtioNetHeader::default().to_bytes();
+        while let Some(segment) = split.next() {
+            match self.device.send_vectored(&[IoSlice::new(&header), IoSlice::new(segment.bytes())]) {
+                Ok(_) => {
+                    progress.written += 1;
+                    progress.offload_refused = true;
+                }
+                Err(error) if is_gone(&error) => return Err(error),
+                Err(_) => progress.dropped += 1,
+            }
+        }
+        if progress.offload_refused {
+            tracing::warn!(device = self.name, "the kernel refuses joined packets; they are written one by one now");
+            self.offloads = Offloads::default();
+        }
+        Ok(())
     }
 }
 
@@ -158,9 +205,15 @@ impl Device for LinuxTun {
 
     fn recv_batch(&mut self, batch: &mut PacketBatch) -> io::Result<usize> {
         let before = batch.len();
-        while let Some(slot) = batch.slot() {
+        while let Some(slot) = batch.slot_with_header(self.header) {
             match self.device.recv(slot) {
-                Ok(len) => batch.commit(len),
+                Ok(len) => {
+                    let offload = match slot.first_chunk() {
+                        Some(header) if self.header > 0 => VirtioNetHeader::from_bytes(*header),
+                        _ => VirtioNetHeader::default(),
+                    };
+                    batch.commit_offload(len.saturating_sub(self.header), offload);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_passing(&error) => break,
                 Err(error) => return Err(error),
@@ -171,7 +224,12 @@ impl Device for LinuxTun {
 
     fn send_batch(&mut self, queue: &mut WriteQueue) -> io::Result<WriteProgress> {
         let mut progress = WriteProgress::default();
-        while let Some(packet) = queue.front() {
+        loop {
+            let offload = queue.front_offload();
+            let Some(packet) = queue.front_with_header(self.header) else { break };
+            if self.header > 0 {
+                packet[..self.header].copy_from_slice(&offload.to_bytes());
+            }
             match self.device.send(packet) {
                 Ok(_) => progress.written += 1,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -180,6 +238,10 @@ impl Device for LinuxTun {
                     break;
                 }
                 Err(error) if is_gone(&error) => return Err(error),
+                Err(error) if offload.gso_type != VirtioNetHeader::GSO_NONE && may_be_of_offload(&error) => {
+                    let header = self.header;
+                    self.send_apart(&mut packet[header..], offload, &mut progress)?;
+                }
                 // EIO says that the interface is down (tun_get_user in drivers/net/tun.c), EINVAL that the packet is
                 // none, ENOMEM and ENOBUFS that memory is short: the packet is lost, the device is not.
                 Err(_) => progress.dropped += 1,
@@ -187,6 +249,10 @@ impl Device for LinuxTun {
             queue.advance();
         }
         Ok(progress)
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -199,6 +265,11 @@ impl Device for LinuxTun {
 /// Whether the descriptor is of no use any more: EBADFD is what a tun descriptor returns once its interface was deleted.
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EFAULT))
+}
+
+/// Whether a write may have been refused because of its offload, rather than because of the packet or the moment.
+fn may_be_of_offload(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP))
 }
 
 /// Whether reading may work again without anything being done about it.
@@ -231,14 +302,14 @@ mod tests {
         }
         for bad in ["", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a:1", "tun%d", "a\n", "a\0"] {
             assert!(!is_valid_name(bad), "{bad}");
-            let options = TunOptions { name: bad.into(), mtu: 1420, attach: false };
+            let options = TunOptions { name: bad.into(), mtu: 1420, attach: false, offload: true };
             assert!(matches!(LinuxTun::open(&options), Err(TunError::Name { name }) if name == bad));
         }
     }
 
     #[test]
     fn an_interface_that_exists_is_an_error_before_anything_is_opened() {
-        let options = TunOptions { name: "lo".into(), mtu: 1420, attach: false };
+        let options = TunOptions { name: "lo".into(), mtu: 1420, attach: false, offload: true };
         let error = LinuxTun::open(&options).unwrap_err();
         assert_eq!(error.to_string(), "there is an interface `lo` already");
     }
@@ -267,7 +338,7 @@ mod tests {
     }
 
     fn tun(name: &str) -> LinuxTun {
-        LinuxTun::open(&TunOptions { name: name.into(), mtu: 1420, attach: false }).unwrap()
+        LinuxTun::open(&TunOptions { name: name.into(), mtu: 1420, attach: false, offload: true }).unwrap()
     }
 
     /// Reads until `wanted` packets for 10.9.0.2 are there; the kernel sends router solicitations of its own.
@@ -277,9 +348,13 @@ mod tests {
         while packets.len() < wanted && Instant::now() < end {
             batch.clear();
             for index in 0..tun.recv_batch(&mut batch).unwrap() {
-                let (buffer, len) = batch.packet(index).unwrap();
-                if buffer[0] >> 4 == 4 && buffer[16..20] == [10, 9, 0, 2] {
-                    packets.push(buffer[..len].to_vec());
+                let packet = batch.packet(index).unwrap();
+                let mut split = Split::new(packet.buffer, packet.len, packet.offload).unwrap();
+                while let Some(packet) = split.next() {
+                    let packet = packet.bytes();
+                    if packet[0] >> 4 == 4 && packet[16..20] == [10, 9, 0, 2] {
+                        packets.push(packet.to_vec());
+                    }
                 }
             }
         }
@@ -323,7 +398,7 @@ mod tests {
             }
             answer(&mut queue, &[]);
             let progress = tun.send_batch(&mut queue).unwrap();
-            assert_eq!(progress, WriteProgress { written: 2, dropped: 1, blocked: false });
+            assert_eq!(progress, WriteProgress { written: 2, dropped: 1, ..WriteProgress::default() });
             let mut buffer = [0; 2000];
             assert_eq!(socket.recv(&mut buffer).unwrap(), 5);
             assert_eq!(socket.recv(&mut buffer).unwrap(), 1392);
@@ -353,7 +428,7 @@ mod tests {
     fn a_name_in_use_is_an_error_and_a_persistent_device_can_be_taken_over() {
         in_namespace(|| {
             let first = tun("adit-t2");
-            let again = TunOptions { name: "adit-t2".into(), mtu: 1420, attach: false };
+            let again = TunOptions { name: "adit-t2".into(), mtu: 1420, attach: false, offload: true };
             assert!(matches!(LinuxTun::open(&again), Err(TunError::Exists { .. })));
             let attach = TunOptions { attach: true, ..again };
             assert!(matches!(LinuxTun::open(&attach), Err(TunError::Exists { .. })), "another descriptor holds it");
@@ -364,7 +439,7 @@ mod tests {
             assert_eq!(LinuxTun::open(&attach).unwrap().mtu().unwrap(), 1420);
             let lo = TunOptions { name: "lo".into(), ..attach };
             assert!(matches!(LinuxTun::open(&lo), Err(TunError::Exists { .. })));
-            let huge = TunOptions { name: "adit-t3".into(), mtu: 70_000, attach: false };
+            let huge = TunOptions { name: "adit-t3".into(), mtu: 70_000, attach: false, offload: true };
             assert!(matches!(LinuxTun::open(&huge), Err(TunError::Mtu { mtu: 70_000, .. })));
             assert!(nix::net::if_::if_nametoindex("adit-t3").is_err(), "nothing is left behind");
         });
@@ -378,7 +453,7 @@ mod tests {
             // Only this thread: the raw call, unlike libc's, changes no other one.
             // SAFETY: the call takes three integers and touches no memory.
             assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 65_534, 65_534, 65_534) }, 0);
-            LinuxTun::open(&TunOptions { name: "adit-t4".into(), mtu: 1420, attach: false })
+            LinuxTun::open(&TunOptions { name: "adit-t4".into(), mtu: 1420, attach: false, offload: true })
         });
         let error = thread.join().unwrap().unwrap_err();
         assert!(matches!(error, TunError::Permission { .. }), "{error}");

@@ -172,7 +172,7 @@ mod tests {
             host.send(&vec![len as u8; len]).unwrap();
         }
         assert_eq!(device.recv_batch(&mut batch).unwrap(), 3);
-        let lens: Vec<usize> = (0..3).map(|index| batch.packet(index).unwrap().1).collect();
+        let lens: Vec<usize> = (0..3).map(|index| batch.packet(index).unwrap().len).collect();
         assert_eq!(lens, [20, 1420, 700]);
         assert_eq!(device.recv_batch(&mut batch).unwrap(), 0);
 
@@ -200,7 +200,7 @@ mod tests {
             queued(&mut queue, packet).unwrap();
         }
         let progress = device.send_batch(&mut queue).unwrap();
-        assert_eq!(progress, WriteProgress { written: 2, dropped: 0, blocked: true });
+        assert_eq!(progress, WriteProgress { written: 2, blocked: true, ..WriteProgress::default() });
         assert_eq!((queue.len(), queue.front()), (1, Some(&b"c"[..])));
         assert!(!reactor.woken());
         host.recv(&mut [0; 9]).unwrap();

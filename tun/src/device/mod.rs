@@ -10,6 +10,8 @@ pub mod memory;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use adit_core::offload::Offloads;
+
 use crate::batch::PacketBatch;
 use crate::queue::WriteQueue;
 use crate::reactor::Waker;
@@ -48,6 +50,11 @@ pub trait Device: Send + 'static {
     /// The device is gone, as with [`recv_batch`](Self::recv_batch).
     fn send_batch(&mut self, queue: &mut WriteQueue) -> io::Result<WriteProgress>;
 
+    /// What the device takes in one piece, and what a [`WriteQueue`] may join for it.
+    fn offloads(&self) -> Offloads {
+        Offloads::default()
+    }
+
     /// The descriptor to wait for.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
@@ -64,4 +71,7 @@ pub struct WriteProgress {
     pub dropped: usize,
     /// Whether it takes no more now; the pump waits until it is writable.
     pub blocked: bool,
+    /// Whether it has refused joined packets whose parts it takes one by one. It is asked for its
+    /// [`offloads`](Device::offloads) again then.
+    pub offload_refused: bool,
 }

@@ -78,6 +78,11 @@ impl Endpoint {
         self.socket.as_fd()
     }
 
+    /// Whether several datagrams go out in one call.
+    pub(super) fn is_segmenting(&self) -> bool {
+        self.segmentation
+    }
+
     /// Reads once into the batch's free slots.
     pub(super) fn recv(&mut self, batch: &mut DatagramBatch) -> io::Result<usize> {
         let mut meta = [RecvMeta::default(); DatagramBatch::SLOTS];

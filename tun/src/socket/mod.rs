@@ -26,7 +26,7 @@ pub use udp::{UdpOptions, UdpSockets};
 /// [`Waker`] when there is something to read that was not there before, and when it sends again after it was full.
 pub trait Socket: Send + 'static {
     /// Reads into the free slots of `batch`, and returns how many it filled. If the batch is not full afterwards,
-    /// nothing is left to read.
+    /// nothing is left to read but what the next wait reports.
     ///
     /// # Errors
     /// The socket is broken and has to be bound anew; whatever passes by itself is not returned.
@@ -74,6 +74,8 @@ pub struct SendProgress {
     pub blocked: bool,
     /// Whether the socket is broken and has to be bound anew.
     pub broken: bool,
+    /// Whether the system has refused to send several datagrams in one call, which it had offered.
+    pub offload_refused: bool,
 }
 
 /// Counters of a socket.

@@ -24,8 +24,10 @@ pub struct UdpSockets {
     mark: u32,
     stats: SocketStats,
     errors: SendErrorLog,
-    /// Which one is read first the next time.
-    first: usize,
+    /// The one that something came from last.
+    busy: usize,
+    /// Counts receives, to let the other one go first once in [`u8::MAX`] and one.
+    turn: u8,
     /// Receives that failed since the last that did not.
     failures: u32,
 }
@@ -51,7 +53,8 @@ impl UdpSockets {
             mark: options.mark,
             stats: SocketStats::default(),
             errors: SendErrorLog::default(),
-            first: 0,
+            busy: 0,
+            turn: 0,
             failures: 0,
         };
         sockets.endpoints = sockets.make(options.port)?;
@@ -111,11 +114,14 @@ impl UdpSockets {
 impl Socket for UdpSockets {
     fn recv_batch(&mut self, batch: &mut DatagramBatch) -> io::Result<usize> {
         let (before, count) = (batch.len(), self.endpoints.len());
-        // The one that is read first may fill the batch, so they take turns.
-        self.first = (self.first + 1) % count;
+        // One family carries the traffic, so the other is asked only if that one has nothing, and first now and then, so
+        // that it is heard while the first is never quiet. Whatever is left is found by the next wait.
+        self.turn = self.turn.wrapping_add(1);
+        let first = if self.turn == 0 { self.busy + 1 } else { self.busy };
         let mut broken = None;
         for index in 0..count {
-            let Some(endpoint) = &mut self.endpoints[(self.first + index) % count] else { continue };
+            let family = (first + index) % count;
+            let Some(endpoint) = &mut self.endpoints[family] else { continue };
             while !batch.is_full() {
                 self.stats.receives += 1;
                 let free = batch.free().len();
@@ -140,6 +146,10 @@ impl Socket for UdpSockets {
                     }
                 }
             }
+            if batch.len() > before {
+                self.busy = family;
+                break;
+            }
         }
         match broken {
             Some(error) if batch.len() == before => Err(error),
@@ -154,7 +164,10 @@ impl Socket for UdpSockets {
             let sent = match &mut self.endpoints[Family::of(&remote) as usize] {
                 Some(endpoint) => {
                     self.stats.sends += 1;
-                    endpoint.send(run)
+                    let segmented = endpoint.is_segmenting();
+                    let sent = endpoint.send(run);
+                    progress.offload_refused |= segmented && !endpoint.is_segmenting();
+                    sent
                 }
                 None => Sent::Refused(run.datagrams(), io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
             };

@@ -77,7 +77,7 @@ fn start(side: Side) -> Outcome<Tunnel> {
     links.add_address(UNDERLAY, IpNet::new_assert(underlay(side).into(), UNDERLAY_PREFIX))?;
     links.set_up(UNDERLAY)?;
 
-    let options = TunOptions { name: TUN.to_owned(), mtu: MTU, attach: false };
+    let options = TunOptions { name: TUN.to_owned(), mtu: MTU, attach: false, offload: true };
     let device = LinuxTun::open(&options).map_err(|error| {
         let kind = if matches!(error, TunError::Permission { .. }) { Kind::NotPermitted } else { Kind::Failed };
         Failure::new(kind, error)

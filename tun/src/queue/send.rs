@@ -1,13 +1,10 @@
-//! What waits to go out: datagrams for the socket and packets for the device, each in one arena allocated once.
-//!
-//! The engine's cipher writes into these arenas through [`Sink`], and the kernel reads from them; nothing is copied in
-//! between. Neither queue reorders, grows or allocates after it was made: without room, `reserve` says [`SinkFull`].
+//! Datagrams that wait for the socket.
 
 use std::collections::VecDeque;
 
 use adit_core::{Sink, SinkFull, Transmit};
 
-use crate::batch::{ALIGN, HEADROOM};
+use super::Arena;
 use crate::memory::{ENTRY, GRO_SEGMENTS, TABLE};
 
 /// Datagrams for the socket, oldest first.
@@ -140,173 +137,6 @@ impl Run {
     }
 }
 
-/// Packets for the device, oldest first; each has [`HEADROOM`] bytes in front of it for the device's own header.
-#[derive(Debug)]
-pub struct WriteQueue {
-    arena: Arena,
-    /// Where each packet begins, and its length.
-    packets: VecDeque<(usize, usize)>,
-    max_packets: usize,
-    pending: bool,
-}
-
-impl WriteQueue {
-    /// Allocates a queue of the platform's size ([`TABLE`]).
-    pub fn new() -> Self {
-        Self::with_capacity(TABLE.write_bytes, TABLE.write_packets)
-    }
-
-    /// Allocates a queue for at most `packets` packets in `bytes` bytes.
-    pub fn with_capacity(bytes: usize, packets: usize) -> Self {
-        let arena = Arena::new(bytes);
-        Self { arena, packets: VecDeque::with_capacity(packets), max_packets: packets, pending: false }
-    }
-
-    /// The oldest packet.
-    pub fn front(&self) -> Option<&[u8]> {
-        let (start, len) = *self.packets.front()?;
-        Some(&self.arena.bytes[start..start + len])
-    }
-
-    /// The oldest packet with the last `header` bytes in front of it, at most [`HEADROOM`], for the device to fill in.
-    pub fn front_with_header(&mut self, header: usize) -> Option<&mut [u8]> {
-        let (start, len) = *self.packets.front()?;
-        Some(&mut self.arena.bytes[start - header.min(HEADROOM)..start + len])
-    }
-
-    /// Removes the oldest packet, because it was written or given up.
-    pub fn advance(&mut self) {
-        if let Some((_, len)) = self.packets.pop_front() {
-            self.arena.release(Self::entry(len));
-        }
-    }
-
-    /// Packets that wait.
-    pub fn len(&self) -> usize {
-        self.packets.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.packets.is_empty()
-    }
-
-    /// What a packet of `len` bytes takes in the arena; a multiple of [`ALIGN`], so that every packet is aligned.
-    const fn entry(len: usize) -> usize {
-        HEADROOM + len.next_multiple_of(ALIGN)
-    }
-}
-
-impl Default for WriteQueue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Sink<()> for WriteQueue {
-    fn reserve(&mut self, (): (), len: usize) -> Result<(), SinkFull> {
-        if self.packets.len() >= self.max_packets {
-            return Err(SinkFull);
-        }
-        let entry = len.checked_next_multiple_of(ALIGN).and_then(|len| len.checked_add(HEADROOM)).ok_or(SinkFull)?;
-        let moved = self.arena.reserve(entry)?;
-        for (start, _) in &mut self.packets {
-            *start -= moved;
-        }
-        self.arena.open = self.arena.open.map(|_| HEADROOM + len);
-        self.pending = true;
-        Ok(())
-    }
-
-    fn reserved(&mut self) -> &mut [u8] {
-        self.arena.reserved().get_mut(HEADROOM..).unwrap_or_default()
-    }
-
-    fn commit(&mut self, len: usize) {
-        if !std::mem::take(&mut self.pending) {
-            return;
-        }
-        let len = len.min(self.reserved().len());
-        // The entry is rounded up, and the room for that was reserved.
-        self.arena.open = self.arena.open.map(|_| Self::entry(len));
-        if let Some((start, _)) = self.arena.commit(Self::entry(len)) {
-            self.packets.push_back((start + HEADROOM, len));
-        }
-    }
-
-    fn rollback(&mut self) {
-        self.pending = false;
-        self.arena.rollback();
-    }
-}
-
-/// Bytes that are taken at the end and released at the front; what is in use is contiguous.
-#[derive(Debug)]
-struct Arena {
-    bytes: Box<[u8]>,
-    /// Bytes before this were released.
-    head: usize,
-    /// Bytes from here on are free.
-    tail: usize,
-    /// Length of what is reserved at `tail`.
-    open: Option<usize>,
-}
-
-impl Arena {
-    fn new(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes].into_boxed_slice(), head: 0, tail: 0, open: None }
-    }
-
-    fn used(&self) -> usize {
-        self.tail - self.head
-    }
-
-    /// Makes room, and tells by how many bytes it moved everything towards the front to do so. It moves at most once for
-    /// every time that the arena fills up, so the cost for each byte is bounded.
-    fn reserve(&mut self, len: usize) -> Result<usize, SinkFull> {
-        let mut moved = 0;
-        if len > self.bytes.len() - self.tail {
-            if len > self.bytes.len() - self.used() {
-                return Err(SinkFull);
-            }
-            moved = self.head;
-            self.bytes.copy_within(self.head..self.tail, 0);
-            self.tail -= moved;
-            self.head = 0;
-        }
-        self.open = Some(len);
-        Ok(moved)
-    }
-
-    fn reserved(&mut self) -> &mut [u8] {
-        let len = self.open.unwrap_or(0);
-        &mut self.bytes[self.tail..self.tail + len]
-    }
-
-    /// Takes the first `len` bytes of what is reserved, and says where they are. Nothing is taken if that is nothing.
-    fn commit(&mut self, len: usize) -> Option<(usize, usize)> {
-        let len = len.min(self.open.take()?);
-        if len == 0 {
-            return None;
-        }
-        let start = self.tail;
-        self.tail += len;
-        Some((start, len))
-    }
-
-    fn rollback(&mut self) {
-        self.open = None;
-    }
-
-    fn release(&mut self, len: usize) {
-        self.head = (self.head + len).min(self.tail);
-        if self.head == self.tail {
-            // An empty arena starts over at the front, where the memory is still in the cache.
-            (self.head, self.tail) = (0, 0);
-        }
-    }
-}
-
 /// Bytes of one send: the payload of the longest UDP datagram over IPv4. A longer one fails with EMSGSIZE.
 const MAX_RUN: usize = 65_507;
 
@@ -398,31 +228,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn writes_keep_room_for_a_header() {
-        let mut queue = WriteQueue::with_capacity(4096, 3);
-        for len in [1_usize, 333, 20] {
-            let mut room = Reservation::new(&mut queue, (), len + 32).unwrap();
-            assert_eq!(room.bytes().len(), len + 32);
-            room.bytes().fill(len as u8);
-            room.commit(len);
-        }
-        assert_eq!(queue.reserve((), 1), Err(SinkFull), "three packets at most");
-        assert_eq!(queue.len(), 3);
-        for len in [1_usize, 333, 20] {
-            let with_header = queue.front_with_header(10).unwrap();
-            with_header[..10].fill(0xff);
-            assert_eq!(with_header.len(), 10 + len);
-            assert_eq!(queue.front().unwrap(), vec![len as u8; len]);
-            assert_eq!((queue.front().unwrap().as_ptr() as usize - queue.arena.bytes.as_ptr() as usize) % ALIGN, 0);
-            queue.advance();
-        }
-        assert!(queue.is_empty() && queue.front().is_none() && queue.front_with_header(4).is_none());
-        assert_eq!(queue.reserve((), usize::MAX), Err(SinkFull));
-        queue.commit(5);
-        assert!(queue.is_empty(), "nothing was reserved");
-    }
-
     /// One step of a queue's life.
     #[derive(Debug, Clone)]
     enum Step {
@@ -475,39 +280,6 @@ mod tests {
                 check(&mut queue, &mut model, usize::MAX);
             }
             prop_assert!(model.is_empty());
-        }
-
-        #[test]
-        fn packets_come_out_in_order_and_intact(steps in steps()) {
-            let mut queue = WriteQueue::with_capacity(20_000, 20);
-            let mut model: VecDeque<Vec<u8>> = VecDeque::new();
-            for (number, step) in steps.into_iter().enumerate() {
-                match step {
-                    Step::Push { len, .. } => {
-                        let bytes: Vec<u8> = (0..len).map(|i| (i * 5 + number) as u8).collect();
-                        match Reservation::new(&mut queue, (), len + 32) {
-                            Ok(mut room) => {
-                                room.bytes()[..len].copy_from_slice(&bytes);
-                                room.commit(len);
-                                model.push_back(bytes);
-                            }
-                            Err(SinkFull) => prop_assert!(!model.is_empty()),
-                        }
-                    }
-                    Step::Abandon { len } => drop(Reservation::new(&mut queue, (), len)),
-                    Step::Pop { datagrams } => {
-                        for _ in 0..datagrams {
-                            if let Some(with_header) = queue.front_with_header(HEADROOM) {
-                                with_header[..HEADROOM].fill(0xaa);
-                            }
-                            prop_assert_eq!(queue.front(), model.front().map(Vec::as_slice));
-                            queue.advance();
-                            model.pop_front();
-                        }
-                    }
-                }
-                prop_assert_eq!(queue.len(), model.len());
-            }
         }
     }
 }

@@ -3,64 +3,74 @@
 //! [`AllowedIps`] is WireGuard's cryptokey routing: one table over all peers, in which every prefix belongs to the last
 //! peer that claimed it. It answers both questions, where a packet goes and whether a packet may come from a peer.
 
-use std::net::IpAddr;
+mod trie;
 
-use ip_network::IpNetwork;
-use ip_network_table::IpNetworkTable;
-use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use self::trie::{Prefix, Trie};
 
 /// Which peer owns which prefix.
-#[derive(Default)]
 pub struct AllowedIps<T> {
-    table: IpNetworkTable<T>,
+    v4: Trie<u32, T>,
+    v6: Trie<u128, T>,
 }
 
 impl<T: Copy + PartialEq> AllowedIps<T> {
     /// Makes an empty table.
     pub fn new() -> Self {
-        Self { table: IpNetworkTable::new() }
+        Self { v4: Trie::new(), v6: Trie::new() }
     }
 
     /// Gives `net` to `owner`, taking it from whoever has exactly that prefix. Host bits of `net` are ignored.
     pub fn insert(&mut self, net: IpNet, owner: T) {
-        self.table.insert(network(net), owner);
+        match net {
+            IpNet::V4(net) => self.v4.insert(prefix_v4(net), owner),
+            IpNet::V6(net) => self.v6.insert(prefix_v6(net), owner),
+        }
     }
 
     /// Takes `net` away if `owner` has exactly that prefix; says whether it had.
     pub fn remove(&mut self, net: IpNet, owner: T) -> bool {
-        let net = network(net);
-        if self.table.exact_match(net) != Some(&owner) {
-            return false;
+        match net {
+            IpNet::V4(net) => self.v4.get(prefix_v4(net)) == Some(owner) && self.v4.remove(prefix_v4(net)),
+            IpNet::V6(net) => self.v6.get(prefix_v6(net)) == Some(owner) && self.v6.remove(prefix_v6(net)),
         }
-        self.table.remove(net).is_some()
     }
 
     /// Takes everything away from `owner`.
     pub fn remove_owner(&mut self, owner: T) {
-        self.table.retain(|_, other| *other != owner);
+        self.v4.retain(&|other| other != owner);
+        self.v6.retain(&|other| other != owner);
     }
 
     /// The owner of the longest prefix that contains `address`.
     #[inline]
     pub fn lookup(&self, address: IpAddr) -> Option<T> {
         match address {
-            IpAddr::V4(address) => self.table.longest_match_ipv4(address).map(|(_, owner)| *owner),
-            IpAddr::V6(address) => self.table.longest_match_ipv6(address).map(|(_, owner)| *owner),
+            IpAddr::V4(address) => self.v4.longest(address.to_bits()),
+            IpAddr::V6(address) => self.v6.longest(address.to_bits()),
         }
     }
 
-    /// Every prefix with its owner, IPv4 first.
-    pub fn iter(&self) -> impl Iterator<Item = (IpNet, T)> + '_ {
-        self.table.iter().filter_map(|(net, owner)| {
-            let net = IpNet::new(net.network_address(), net.netmask()).ok()?;
-            Some((net, *owner))
-        })
+    /// Every prefix with its owner, IPv4 first. They are collected at once.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, T)> + use<T> {
+        let mut all = Vec::with_capacity(self.len());
+        self.v4.for_each(&mut |Prefix { bits, len }, owner| {
+            let net = Ipv4Net::new(Ipv4Addr::from_bits(bits), len as u8);
+            all.extend(net.map(|net| (IpNet::V4(net), owner)));
+        });
+        self.v6.for_each(&mut |Prefix { bits, len }, owner| {
+            let net = Ipv6Net::new(Ipv6Addr::from_bits(bits), len as u8);
+            all.extend(net.map(|net| (IpNet::V6(net), owner)));
+        });
+        all.into_iter()
     }
 
     /// Number of prefixes.
     pub fn len(&self) -> usize {
-        let (v4, v6) = self.table.len();
-        v4 + v6
+        self.v4.len() + self.v6.len()
     }
 
     /// Whether no prefix belongs to anyone.
@@ -69,26 +79,30 @@ impl<T: Copy + PartialEq> AllowedIps<T> {
     }
 }
 
-impl<T> std::fmt::Debug for AllowedIps<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (v4, v6) = self.table.len();
-        f.debug_struct("AllowedIps").field("v4", &v4).field("v6", &v6).finish()
+impl<T: Copy + PartialEq> Default for AllowedIps<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-/// The library's own prefix type; it holds no host bits.
-fn network(net: IpNet) -> IpNetwork {
-    let truncated = net.trunc();
-    // Cannot fail: a truncated prefix has no host bits, and `IpNet` bounds the length.
-    IpNetwork::new(truncated.network(), truncated.prefix_len())
-        .unwrap_or_else(|_| unreachable!("{truncated} is a valid prefix"))
+impl<T: Copy + PartialEq> std::fmt::Debug for AllowedIps<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AllowedIps").field("v4", &self.v4.len()).field("v6", &self.v6.len()).finish()
+    }
+}
+
+fn prefix_v4(net: Ipv4Net) -> Prefix<u32> {
+    Prefix { bits: net.network().to_bits(), len: net.prefix_len().into() }
+}
+
+fn prefix_v6(net: Ipv6Net) -> Prefix<u128> {
+    Prefix { bits: net.network().to_bits(), len: net.prefix_len().into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
 
     /// The slow oracle: a list, searched from end to end.
     #[derive(Default)]
