@@ -7,6 +7,7 @@ use super::hosts::{Host, Hosts};
 use super::options::{Candidate, CandidateKind, Group, Plan, find};
 use super::process::Process;
 use super::record::{Record, What};
+use super::remarks::Remarks;
 use super::running::Running;
 use super::traffic::latency::Echo;
 use super::traffic::tcp::Streams;
@@ -22,14 +23,14 @@ use crate::watch::{SLICE, Watch};
 pub(super) struct Found {
     pub(super) subjects: Vec<Subject>,
     pub(super) record: Record,
-    pub(super) notes: Vec<String>,
+    pub(super) remarks: Remarks,
 }
 
 /// Tries every subject once, then measures all of them, one run after the other.
 pub(super) fn run(plan: &Plan, watch: &Watch, progress: &mut dyn Progress) -> Outcome<Found> {
     let subjects = plan.candidates.len() as u64;
     progress.begin(subjects + u64::from(plan.runs) * subjects * steps(plan));
-    let mut found = Found { subjects: Vec::new(), record: Record::default(), notes: Vec::new() };
+    let mut found = Found { subjects: Vec::new(), record: Record::default(), remarks: Remarks::default() };
     // What cannot be measured is known before minutes are spent.
     for candidate in &plan.candidates {
         progress.step(&format!("{}: does it run", candidate.name));
@@ -43,7 +44,7 @@ pub(super) fn run(plan: &Plan, watch: &Watch, progress: &mut dyn Progress) -> Ou
                 watch,
                 progress: &mut *progress,
                 record: &mut found.record,
-                notes: &mut found.notes,
+                remarks: &mut found.remarks,
                 name: &candidate.name,
                 place: format!("run {run} of {}, {}", plan.runs, candidate.name),
             };
@@ -72,7 +73,7 @@ struct Work<'a> {
     watch: &'a Watch,
     progress: &'a mut dyn Progress,
     record: &'a mut Record,
-    notes: &'a mut Vec<String>,
+    remarks: &'a mut Remarks,
     name: &'a str,
     place: String,
 }
@@ -151,13 +152,8 @@ impl Work<'_> {
             };
             self.record.add_at(rates, self.name, x, delivered);
             self.record.add_at(losses, self.name, x, loss);
-            if x.is_some_and(|wanted| sample.offered < wanted * OFFERED) {
-                self.notes.push(format!(
-                    "{}: of {} packets/s, only {:.0} could be sent beside the engines",
-                    self.place,
-                    x.unwrap_or_default(),
-                    sample.offered
-                ));
+            if let Some(rate) = rate.filter(|rate| sample.offered < f64::from(*rate) * OFFERED) {
+                self.remarks.offered(self.name, rate, sample.offered);
             }
         }
         self.record.add(What::UdpBest, self.name, best);
@@ -189,7 +185,7 @@ impl Work<'_> {
             self.record.add(what, self.name, time);
         }
         if found.lost > 0 {
-            self.notes.push(format!("{}: {} requests were not answered ({})", self.place, found.lost, half.title()));
+            self.remarks.unanswered(self.name, half, found.lost);
         }
         Ok(())
     }

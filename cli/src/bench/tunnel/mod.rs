@@ -8,12 +8,17 @@ mod hosts;
 mod in_process;
 #[cfg(target_os = "linux")]
 mod kernel;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "most of it is for namespaces, which are Linux's"))]
 mod options;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "most of it is for namespaces, which are Linux's"))]
 mod record;
 #[cfg(target_os = "linux")]
+mod remarks;
+#[cfg(target_os = "linux")]
 mod running;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "most of it is for namespaces, which are Linux's"))]
 mod traffic;
 #[cfg(target_os = "linux")]
 mod uapi;
@@ -82,7 +87,7 @@ fn kernel(plan: &Plan, right: &str, watch: &Watch, progress: &mut dyn Progress) 
             plan.warm_up.as_secs_f64()
         ),
     ];
-    notes.extend(found.notes);
+    notes.extend(found.remarks.lines());
     Ok(report(found.subjects, found.record, notes))
 }
 
