@@ -109,6 +109,14 @@ Examples:
 Nothing on the system is changed, and nothing is left behind.")]
     Demo(Demo),
     /// Measure what this machine can do: the engine alone, a whole tunnel beside other engines, the cost of scale
+    #[command(after_help = "\
+Examples:
+  adit bench engine                     what a packet costs in the engine, beside its cipher alone
+  adit bench tunnel                     traffic between two hosts on this machine
+  adit bench scale --report ./scale     as peers and routes become many; with charts and a page
+  adit bench engine --json > engine.json
+
+Nothing on the system is changed. An interrupted run writes no report.")]
     Bench(Bench),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  adit completions bash > /etc/bash_completion.d/adit")]
@@ -216,10 +224,10 @@ pub(crate) struct Demo {
 pub(crate) struct Bench {
     #[command(subcommand)]
     pub(crate) what: BenchWhat,
-    /// Print JSON
+    /// Print JSON: machine, subjects, measures with every sample, median, min and max of each point, notes
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Write an HTML page and a chart (SVG) for each measure into this directory
+    /// Write an HTML page and a chart (SVG) for each measure into this directory, which is made if it is not there
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) report: Option<PathBuf>,
 }
@@ -227,6 +235,19 @@ pub(crate) struct Bench {
 /// What is measured.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BenchWhat {
+    /// What a packet costs in the engine, by its size, beside the bare cipher and the same loop without cipher
+    #[command(after_help = "\
+Examples:
+  adit bench engine                            about half a minute
+  adit bench engine --runs 11 --duration 0.5   longer and more precise
+  adit bench engine --report ./engine          with charts and a page")]
+    Engine(crate::bench::engine::Options),
+    /// What a packet and a peer cost as peers and routes become many
+    #[command(after_help = "\
+Examples:
+  adit bench scale
+  adit bench scale --size 1420 --json")]
+    Scale(crate::bench::scale::Options),
     /// A whole tunnel between two hosts on this machine, beside any other engine that is named
     Tunnel(crate::bench::tunnel::Options),
 }

@@ -13,6 +13,7 @@ mod logging;
 mod manual;
 #[cfg(target_os = "linux")]
 mod netns;
+mod progress;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
@@ -25,6 +26,10 @@ use clap::Parser;
 
 use args::{Cli, Colour, Command};
 use failure::{Kind, Outcome};
+
+/// Counts what is allocated, for `adit bench`.
+#[global_allocator]
+static ALLOCATOR: bench::allocations::Counting = bench::allocations::Counting;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -283,6 +283,7 @@ mod command_line {
             "genpsk",
             "pubkey",
             "demo",
+            "bench",
             "completions",
             "man",
         ];
@@ -394,6 +395,7 @@ mod manual {
         found.sort();
         let mut expected: Vec<_> = subcommands().iter().map(|name| format!("adit-{name}.8")).collect();
         expected.push("adit.8".to_owned());
+        expected.extend(["engine", "scale", "tunnel"].map(|name| format!("adit-bench-{name}.8")));
         expected.sort();
         assert_eq!(found, expected);
         for name in found {

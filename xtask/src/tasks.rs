@@ -88,6 +88,13 @@ pub(crate) fn fuzz(root: &Path, seconds: u32, only: Option<&str>) -> Result<()> 
         // cargo-fuzz wants a nightly toolchain, whichever this task itself was built with.
         let mut command = std::process::Command::new("rustup");
         command.current_dir(root).args(["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", target]);
+        let seeds = format!("tests/fuzz/seeds/{target}");
+        if root.join(&seeds).is_dir() {
+            // What it learns goes into the first folder, which is the one that it takes if none is named.
+            let corpus = format!("tests/fuzz/corpus/{target}");
+            std::fs::create_dir_all(root.join(&corpus)).context(corpus.clone())?;
+            command.args([corpus, seeds]);
+        }
         command.args(["--", &format!("-max_total_time={seconds}"), "-max_len=4096"]);
         command::run(&mut command, Duration::from_secs(seconds.into()) + LIMIT)?;
     }
@@ -100,7 +107,7 @@ pub(crate) fn instructions(root: &Path, args: &InstructionsArgs) -> Result<()> {
 }
 
 /// The binaries of tests/fuzz.
-const FUZZ_TARGETS: [&str; 3] = ["config", "uapi", "engine"];
+const FUZZ_TARGETS: [&str; 4] = ["config", "uapi", "engine", "offload"];
 
 /// What runs the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,15 @@
 //! Every benchmark fills one [`Report`]; the table, `--json` and the charts all read it, so a new benchmark needs no new
 //! output and a new output works for all of them. Samples are kept one by one: medians and spreads are computed where
 //! they are shown, and whoever reads the JSON can compute others.
+//!
+//! The JSON document is this model field by field, with the figures that [`Point`] computes added. Fields are only ever
+//! added to it.
 
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 /// One run of `adit bench`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Report {
     /// `engine`, `tunnel` or `scale`.
     pub(crate) benchmark: String,
@@ -22,7 +26,8 @@ pub(crate) struct Report {
 }
 
 /// The machine that a benchmark ran on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Machine {
     /// The processor's own name.
     pub(crate) cpu: String,
@@ -37,7 +42,8 @@ pub(crate) struct Machine {
 }
 
 /// One of the things compared.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Subject {
     /// Short, and unique in the report.
     pub(crate) name: String,
@@ -46,7 +52,8 @@ pub(crate) struct Subject {
 }
 
 /// One quantity, of all subjects.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Measure {
     /// For file names and programs: lower case, digits and `-`.
     pub(crate) key: String,
@@ -63,7 +70,8 @@ pub(crate) struct Measure {
 }
 
 /// Which of two samples is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
     /// Rates.
@@ -73,7 +81,8 @@ pub(crate) enum Better {
 }
 
 /// What is varied in a measure.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Axis {
     /// `offered load`.
     pub(crate) title: String,
@@ -84,7 +93,8 @@ pub(crate) struct Axis {
 }
 
 /// The samples of one subject.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, serde::Serialize)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Series {
     /// [`Subject::name`].
     pub(crate) subject: String,
@@ -92,8 +102,10 @@ pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
 }
 
-/// The samples of one subject at one place.
-#[derive(Debug, Clone, Serialize)]
+/// The samples of one subject at one place. The JSON document has `median`, `min` and `max` beside them, each `null`
+/// without samples.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(PartialEq, serde::Deserialize))]
 pub(crate) struct Point {
     /// The place on [`Measure::x`].
     pub(crate) x: Option<f64>,
@@ -119,6 +131,19 @@ impl Point {
         let low = self.samples.iter().copied().min_by(f64::total_cmp)?;
         let high = self.samples.iter().copied().max_by(f64::total_cmp)?;
         Some((low, high))
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let range = self.range();
+        let mut point = serializer.serialize_struct("Point", 5)?;
+        point.serialize_field("x", &self.x)?;
+        point.serialize_field("median", &self.median())?;
+        point.serialize_field("min", &range.map(|(low, _)| low))?;
+        point.serialize_field("max", &range.map(|(_, high)| high))?;
+        point.serialize_field("samples", &self.samples)?;
+        point.end()
     }
 }
 

@@ -1,32 +1,26 @@
 //! Standard output and error of the demo: findings as lines or as one document, and how far the transfer is.
 //!
-//! Standard output carries findings only, progress goes to standard error: a bar on a terminal, a line now and then
-//! elsewhere.
+//! Standard output carries findings only, progress goes to standard error.
 
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::io::Write;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 
 use super::report::{Report, rate, size};
-use crate::failure::{Failure, Outcome, tell};
+use crate::failure::{Failure, Outcome};
+use crate::progress::Meter;
 
 /// Where findings go.
 pub(super) struct Ui {
     json: bool,
-    progress: Progress,
-}
-
-enum Progress {
-    None,
-    Bar(ProgressBar),
-    Lines { begun: Instant, next: Instant, total: u64 },
+    meter: Meter,
+    /// Bytes of the transfer.
+    total: u64,
 }
 
 impl Ui {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, progress: Progress::None }
+        Self { json, meter: Meter::none(), total: 0 }
     }
 
     /// Prints the first line.
@@ -55,41 +49,22 @@ impl Ui {
 
     /// Begins to show progress towards `total` bytes.
     pub(super) fn begin(&mut self, total: u64) {
-        self.progress = if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template(BAR) {
-                bar.set_style(style);
-            }
-            Progress::Bar(bar)
-        } else if self.json {
-            Progress::None
-        } else {
-            let begun = Instant::now();
-            Progress::Lines { begun, next: begun + LINE_EVERY, total }
-        };
+        self.total = total;
+        self.meter = Meter::new(total, BAR, self.json);
     }
 
     /// Shows that so many bytes are there.
     pub(super) fn progress(&mut self, bytes: u64) {
-        match &mut self.progress {
-            Progress::None => {}
-            Progress::Bar(bar) => bar.set_position(bytes),
-            Progress::Lines { begun, next, total } => {
-                let now = Instant::now();
-                if now >= *next {
-                    *next = now + LINE_EVERY;
-                    let rate = rate(bytes as f64 * 8.0 / (now - *begun).as_secs_f64());
-                    tell(format_args!("  {:<LABEL$}{} of {} so far, {rate}", "", size(bytes), size(*total)));
-                }
-            }
-        }
+        let total = self.total;
+        self.meter.at(bytes, |since| {
+            let rate = rate(bytes as f64 * 8.0 / since.as_secs_f64());
+            format!("  {:<LABEL$}{} of {} so far, {rate}", "", size(bytes), size(total))
+        });
     }
 
     /// Takes the bar away.
     pub(super) fn finish(&mut self) {
-        if let Progress::Bar(bar) = std::mem::replace(&mut self.progress, Progress::None) {
-            bar.finish_and_clear();
-        }
+        self.meter.finish();
     }
 
     fn print(&self, text: &str) -> Outcome {
@@ -100,17 +75,8 @@ impl Ui {
     }
 }
 
-impl Drop for Ui {
-    fn drop(&mut self) {
-        self.finish();
-    }
-}
-
 /// Characters of a label, the space after it included.
 const LABEL: usize = 12;
 
 /// indicatif's template; the margin is that of the lines.
 const BAR: &str = "  transfer    {bar:32} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-
-/// How often a line tells the progress where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(2);

@@ -17,8 +17,8 @@ use crate::policy;
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::message::{COOKIE_LEN, DATA_HEADER_LEN, DATA_OVERHEAD, Message, TAG_LEN};
 use crate::wg::peer::{Admission, CONTROL_LEN, Opened};
+use crate::wg::ring::Way;
 use crate::wg::state::{Path, Peer};
-use crate::wg::timers::REKEY_ON_RECEIVE;
 
 /// More messages than the library can have queued (its MAX_QUEUE_DEPTH).
 const MAX_DRAIN: usize = 256;
@@ -120,7 +120,7 @@ impl Engine {
         if confirmed {
             flush_staged(shared, peer, now, out.network);
         }
-        earlier |= rekey_after(shared, peer, REKEY_ON_RECEIVE, now, out.network);
+        earlier |= rekey_after(shared, peer, Way::In, now, out.network);
         if updated || earlier || confirmed {
             self.peers.schedule(id);
         }
@@ -295,13 +295,17 @@ fn session_confirmed(
 /// Follows the peer to the address that a fresh authentic message came from.
 #[inline]
 fn roam(shared: &mut Shared, peer: &mut Peer, from: Source) {
-    let path = Path { remote: from.remote, local: from.local };
-    if peer.path == Some(path) {
+    if peer.path.is_some_and(|path| path.remote == from.remote && path.local == from.local) {
         return;
     }
+    move_to(shared, peer, Path { remote: from.remote, local: from.local });
+}
+
+#[cold]
+fn move_to(shared: &mut Shared, peer: &mut Peer, path: Path) {
     let before = peer.path.replace(path).map(|path| path.remote);
-    if before != Some(from.remote) {
-        shared.events.push(Event::Roamed { peer: peer.public_key, from: before, to: from.remote });
+    if before != Some(path.remote) {
+        shared.events.push(Event::Roamed { peer: peer.public_key, from: before, to: path.remote });
     }
 }
 

@@ -11,8 +11,8 @@ use crate::policy::{self, Disposition};
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::message::padded_len;
 use crate::wg::peer::sealed_room;
+use crate::wg::ring::Way;
 use crate::wg::state::Peer;
-use crate::wg::timers::REKEY_ON_SEND;
 
 impl Engine {
     /// Takes a packet that the host wants to send.
@@ -101,7 +101,7 @@ impl Engine {
             upkeep::initiate(shared, peer, now, out.network);
             earlier = true;
         } else {
-            earlier |= upkeep::rekey_after(shared, peer, REKEY_ON_SEND, now, out.network);
+            earlier |= upkeep::rekey_after(shared, peer, Way::Out, now, out.network);
         }
         if earlier {
             self.peers.schedule(id);

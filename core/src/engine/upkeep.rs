@@ -7,8 +7,9 @@ use crate::error::DropReason;
 use crate::event::Event;
 use crate::sink::{Ecn, Reservation, Sink, Transmit};
 use crate::wg::peer::CONTROL_LEN;
+use crate::wg::ring::Way;
 use crate::wg::state::{Path, Peer};
-use crate::wg::timers::{Due, REKEY_ON_SEND};
+use crate::wg::timers::Due;
 
 /// Longest time for which initiations are held back because of the wall clock. Peers would drop them as replays, unless
 /// they have lost their memory as well, so after this long it is worth a try (REKEY_ATTEMPT_TIME).
@@ -85,17 +86,17 @@ fn give_up(shared: &mut Shared, peer: &mut Peer, now: Instant) {
     shared.events.push(Event::HandshakeTimedOut { peer: peer.public_key, retry_in });
 }
 
-/// Renews a session that we began and that is older than `age`; called when a message goes out or comes in.
+/// Renews a session that we began and that is old enough for it; called when a message goes out or comes in.
 #[inline]
 pub(super) fn rekey_after<N: Sink<Transmit>>(
     shared: &mut Shared,
     peer: &mut Peer,
-    age: Duration,
+    way: Way,
     now: Instant,
     network: &mut N,
 ) -> bool {
     let session = peer.tunnel.as_ref().and_then(|tunnel| tunnel.session());
-    let due = session.is_some_and(|session| session.initiated && now.saturating_duration_since(session.made) >= age);
+    let due = session.is_some_and(|session| session.renews(way, now));
     if due {
         initiate(shared, peer, now, network);
     }
@@ -103,6 +104,7 @@ pub(super) fn rekey_after<N: Sink<Transmit>>(
 }
 
 /// Begins a handshake, unless one is under way or its timestamp would go backwards.
+#[cold]
 pub(super) fn initiate<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer, now: Instant, network: &mut N) {
     if peer.path.is_none() || peer.timers.in_flight() {
         return;
@@ -161,7 +163,7 @@ pub(super) fn keepalive<N: Sink<Transmit>>(shared: &mut Shared, peer: &mut Peer,
     let mut message = [0; CONTROL_LEN];
     if let Some(len) = tunnel.seal(&[], &mut message) {
         keepalive_made(shared, peer, now, &message[..len], network);
-        rekey_after(shared, peer, REKEY_ON_SEND, now, network);
+        rekey_after(shared, peer, Way::Out, now, network);
     }
 }
 

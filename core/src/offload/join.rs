@@ -215,16 +215,28 @@ impl Chain {
     }
 }
 
-/// Whether all checksums of a packet are right, and its UDP length is.
+/// Whether all checksums of a packet are right and written as splitting writes them, and its UDP length is right.
+///
+/// Zero and 0xffff are the same number to a checksum. Of UDP's, splitting writes 0xffff, where zero would mean that there
+/// is none (RFC 768); of others zero. In TCP some write 0xffff, Linux itself among them (skb_checksum_help).
 #[inline]
 fn is_valid(packet: &[u8], headers: &Headers) -> bool {
     let (ip, transport) = packet.split_at(headers.ip_len);
-    if headers.version == Version::V4 && checksum::fold(checksum::sum(ip)) != 0xffff {
+    if headers.version == Version::V4
+        && (ip[v4::CHECKSUM..v4::CHECKSUM + 2] == [0xff, 0xff] || checksum::fold(checksum::sum(ip)) != 0xffff)
+    {
         return false;
     }
     let len = transport.len() as u16;
-    // Without a checksum there is nothing to verify, and the segments of the joined packet would be given one.
-    if headers.transport == Transport::Udp && (read_u16(transport, UDP_LEN) != len || transport[6..8] == [0, 0]) {
+    let field = headers.checksum_offset();
+    let other_form = match headers.transport {
+        Transport::Tcp => [0xff, 0xff],
+        // Without a checksum there is nothing to verify, and the segments of the joined packet would be given one.
+        Transport::Udp => [0, 0],
+    };
+    if transport[field..field + 2] == other_form
+        || (headers.transport == Transport::Udp && read_u16(transport, UDP_LEN) != len)
+    {
         return false;
     }
     let sum = headers.pseudo_header(packet) + checksum::word(len) + checksum::sum(transport);

@@ -231,7 +231,7 @@ impl Segmentation {
     #[inline]
     fn write(&self, segment: &mut [u8], index: usize, last: bool) {
         let Headers { ip_len, len: header_len, .. } = self.headers;
-        // A segment is a part of a packet that fits 16 bits.
+        // A segment is a part of a packet whose length field had 16 bits, which for IPv6 leave its header out.
         let total_len = segment.len() as u16;
         let transport_len = (segment.len() - ip_len) as u16;
         let (header, payload) = segment.split_at_mut(header_len);
@@ -245,7 +245,7 @@ impl Segmentation {
                 let sum = self.ip_sum + checksum::word(total_len) + checksum::word(id);
                 ip[v4::CHECKSUM..v4::CHECKSUM + 2].copy_from_slice(&checksum::finish(sum));
             }
-            Version::V6 => write_u16(ip, V6_PAYLOAD_LEN, total_len - crate::ip::IPV6_HEADER_LEN as u16),
+            Version::V6 => write_u16(ip, V6_PAYLOAD_LEN, (ip_len - crate::ip::IPV6_HEADER_LEN) as u16 + transport_len),
         }
 
         let sum = self.transport_sum + checksum::word(transport_len) + checksum::sum(payload);

@@ -101,6 +101,8 @@ pub(crate) struct Tunnel {
     tunn: Tunn,
     index: u32,
     updated: Instant,
+    /// When the library's clock has to be brought forward again.
+    next_update: Instant,
     ring: Ring,
     born: Instant,
     born_wall: SystemTime,
@@ -138,7 +140,15 @@ impl Tunnel {
             index,
             Some(Arc::clone(&identity.unlimited)),
         );
-        Self { tunn, index, updated: now, ring: Ring::default(), born: now, born_wall: wall }
+        Self {
+            tunn,
+            index,
+            updated: now,
+            next_update: now + UPDATE_INTERVAL,
+            ring: Ring::default(),
+            born: now,
+            born_wall: wall,
+        }
     }
 
     /// The part of receiver indices that names this peer.
@@ -171,8 +181,7 @@ impl Tunnel {
     /// Whether [`update`](Self::update) should be called before the next packet.
     #[inline]
     pub(crate) fn needs_update(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.updated) >= UPDATE_INTERVAL
-            || self.ring.in_use().is_some_and(|session| now >= session.end())
+        now >= self.next_update || self.ring.in_use().is_some_and(|session| now >= session.end())
     }
 
     /// The round trip of the last handshake that this side began.
@@ -186,6 +195,7 @@ impl Tunnel {
             return;
         }
         self.updated = now;
+        self.next_update = now + UPDATE_INTERVAL;
         // Room for the keepalive that it may write, which would panic with less, and too little for an initiation.
         let mut unwanted = [0; DATA_OVERHEAD];
         if let TunnResult::Err(WireGuardError::ConnectionExpired) = self.tunn.update_timers(&mut unwanted) {

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::timers::SESSION_END;
+use super::timers::{REKEY_ON_RECEIVE, REKEY_ON_SEND, SESSION_END};
 
 /// Sessions that the library keeps for each peer (its N_SESSIONS).
 const SLOTS: usize = 8;
@@ -18,17 +18,40 @@ pub(crate) struct Session {
     /// Our receiver index.
     pub(crate) receiver: u32,
     /// When its handshake was answered.
-    pub(crate) made: Instant,
-    /// Whether we began the handshake.
-    pub(crate) initiated: bool,
+    made: Instant,
+    /// When it may not be used any longer. Moments are kept rather than ages: every packet is compared with them.
+    end: Instant,
+    /// When who began it renews it, on sending and on receiving; never for who answered.
+    renewal: Option<[Instant; 2]>,
     confirmed: bool,
 }
 
 impl Session {
-    /// When it may not be used any longer.
-    pub(crate) fn end(&self) -> Instant {
-        self.made + SESSION_END
+    fn new(receiver: u32, made: Instant, initiated: bool) -> Self {
+        let renewal = initiated.then(|| [made + REKEY_ON_SEND, made + REKEY_ON_RECEIVE]);
+        Self { receiver, made, end: made + SESSION_END, renewal, confirmed: initiated }
     }
+
+    /// When it may not be used any longer.
+    #[inline]
+    pub(crate) fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// Whether it should be renewed, as a packet goes this way now.
+    #[inline]
+    pub(crate) fn renews(&self, way: Way, now: Instant) -> bool {
+        self.renewal.is_some_and(|renewal| now >= renewal[way as usize])
+    }
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To the peer.
+    Out,
+    /// From the peer.
+    In,
 }
 
 /// The sessions of one peer.
@@ -42,12 +65,12 @@ pub(crate) struct Ring {
 impl Ring {
     /// We answered an initiation. The session cannot be sealed with until something arrives in it.
     pub(crate) fn offered(&mut self, receiver: u32, now: Instant) {
-        self.put(Session { receiver, made: now, initiated: false, confirmed: false });
+        self.put(Session::new(receiver, now, false));
     }
 
     /// Our initiation was answered.
     pub(crate) fn established(&mut self, receiver: u32, now: Instant) {
-        self.put(Session { receiver, made: now, initiated: true, confirmed: true });
+        self.put(Session::new(receiver, now, true));
         self.switch(receiver);
     }
 

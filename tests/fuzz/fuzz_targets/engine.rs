@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_core::offload::VirtioNetHeader;
 use adit_core::sink::Collector;
 use adit_core::{
     Command, Ecn, Engine, EngineConfig, Outputs, PeerUpdate, PrivateKey, Source, Transmit, TunPacket, Update,
@@ -46,6 +47,13 @@ impl Node {
         let mut out = Outputs { network: &mut self.network, device: &mut self.device };
         self.engine.handle_tun(TunPacket::new(&mut buffer, bytes.len()), now, &mut out);
     }
+
+    fn super_packet(&mut self, header: VirtioNetHeader, bytes: &[u8], now: Instant) {
+        let mut buffer = bytes.to_vec();
+        buffer.resize(bytes.len() + TunPacket::TAILROOM, 0);
+        let mut out = Outputs { network: &mut self.network, device: &mut self.device };
+        self.engine.handle_tun_offload(TunPacket::new(&mut buffer, bytes.len()), header, now, &mut out);
+    }
 }
 
 /// Lets everything that waits on both sides arrive.
@@ -66,6 +74,23 @@ fn ping(from: u8) -> Vec<u8> {
     packet
 }
 
+/// TCP with this payload to the other one, and the header to split it into pieces of `size` bytes.
+fn stream(from: u8, size: u8, payload: &[u8]) -> (VirtioNetHeader, Vec<u8>) {
+    let mut packet = vec![0x45, 0, 0, 40 + payload.len() as u8, 0, 0, 0x40, 0, 64, 6, 0, 0];
+    packet.extend([10, 0, 0, from + 1, 10, 0, 0, 2 - from]);
+    packet.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+    packet.extend_from_slice(payload);
+    let header = VirtioNetHeader {
+        flags: VirtioNetHeader::NEEDS_CSUM,
+        gso_type: VirtioNetHeader::GSO_TCPV4,
+        hdr_len: 40,
+        gso_size: size.into(),
+        csum_start: 20,
+        csum_offset: 16,
+    };
+    (header, packet)
+}
+
 fuzz_target!(|data: &[u8]| {
     let mut now = Instant::now();
     let mut nodes = [Node::new(0, now), Node::new(1, now)];
@@ -78,7 +103,7 @@ fuzz_target!(|data: &[u8]| {
         rest = tail;
         let node = usize::from(op & 1);
         let peer = nodes[1 - node].address;
-        match (op >> 1) % 6 {
+        match (op >> 1) % 8 {
             0 => nodes[node].datagram(peer, *op >> 6, bytes, now),
             1 => nodes[node].packet(bytes, now),
             2 => {
@@ -99,6 +124,20 @@ fuzz_target!(|data: &[u8]| {
                 node.engine.handle_timeout(now, &mut out);
             }
             4 => exchange(&mut nodes, now),
+            5 => {
+                let Some((header, bytes)) = bytes.split_first_chunk() else { continue };
+                nodes[node].super_packet(VirtioNetHeader::from_bytes(*header), bytes, now);
+            }
+            6 => {
+                let (size, payload) = bytes.split_first().unwrap_or((&0, &[]));
+                let payload = &payload[..payload.len().min(200)];
+                let (mut header, packet) = stream(node as u8, *size, payload);
+                if *op & 0x80 != 0 {
+                    header.gso_type = payload.first().map_or(0, |byte| byte & 7);
+                    header.csum_start ^= u16::from(*size);
+                }
+                nodes[node].super_packet(header, &packet, now);
+            }
             _ => {
                 let mut packet = ping(node as u8);
                 packet.extend_from_slice(bytes);
