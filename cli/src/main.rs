@@ -11,6 +11,8 @@ mod keys;
 mod locate;
 mod logging;
 mod manual;
+#[cfg(target_os = "linux")]
+mod netns;
 mod progress;
 #[cfg(target_os = "linux")]
 mod status;

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Bench) -> Outcome {
     let mut steps = Steps::new(options.json);
     let report = match &options.what {
         BenchWhat::Engine(options) => engine::run(options, &watch, &mut steps)?,
-        BenchWhat::Tunnel(options) => tunnel::run(options, &mut steps)?,
+        BenchWhat::Tunnel(options) => tunnel::run(options, &watch, &mut steps)?,
         BenchWhat::Scale(options) => scale::run(options, &watch, &mut steps)?,
     };
     steps.finish();

@@ -12,7 +12,7 @@ mod stream;
 mod tunnel;
 mod ui;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -86,11 +86,7 @@ fn measure(options: &Demo, watch: &Arc<Watch>, ui: &mut Ui, report: &mut Report)
     let (mut pair, mode) = open(options, watch)?;
     ui.line("mode", &report.mode.insert(mode).line())?;
 
-    let secrets = Secrets::new()?;
-    let [a, b] = pair.tunnels();
-    b.configure(watch, &secrets, None)?;
-    a.configure(watch, &secrets, Some((pair.endpoint(), b.port()).into()))?;
-    let time = a.handshake(watch)?;
+    let time = join(pair.as_ref(), watch)?;
     let handshake = Handshake { milliseconds: milliseconds(time), underlay: IpVersion::of(pair.endpoint()) };
     ui.line("handshake", &report.handshake.insert(handshake).line())?;
     for routes in report.routes.insert(Side::BOTH.map(|side| Routes::new(side, pair.device(side)))) {
@@ -114,6 +110,43 @@ fn measure(options: &Demo, watch: &Arc<Watch>, ui: &mut Ui, report: &mut Report)
     ui.line("drops", &report.drops.insert(drops).line())
 }
 
+/// Two hosts in this process with a tunnel between them, for whoever measures something else with it.
+pub(crate) struct Joined(process::Process);
+
+impl Joined {
+    /// Makes the hosts and joins them over UDP on loopback.
+    pub(crate) fn open(watch: &Arc<Watch>) -> Outcome<Self> {
+        let pair = process::Process::open(Ipv4Addr::LOCALHOST.into(), watch)?;
+        join(&pair, watch)?;
+        Ok(Self(pair))
+    }
+
+    /// Sends one echo request over IPv4 and returns its round trip; `None` if no answer came within [`PING_LIMIT`].
+    pub(crate) fn ping(&mut self) -> Outcome<Option<Duration>> {
+        self.0.ping(Side::B.ipv4().into(), fastrand::u16(..))
+    }
+
+    /// Sends so many bytes over TCP and returns how long it took until they were received and found the same. The host
+    /// that answers does it once.
+    pub(crate) fn transfer(mut self, ipv6: bool, size: u64) -> Outcome<Duration> {
+        let to: IpAddr = if ipv6 { Side::B.ipv6().into() } else { Side::B.ipv4().into() };
+        let done = self.0.transfer(to, size)?;
+        if done.sent != done.answer || done.received_bytes != size {
+            return Err(Failure::failed("the bytes that arrived are not those that were sent"));
+        }
+        Ok(done.time)
+    }
+}
+
+/// Has both engines make a tunnel, and returns how long the handshake took.
+fn join(pair: &dyn Pair, watch: &Watch) -> Outcome<Duration> {
+    let secrets = Secrets::new()?;
+    let [a, b] = pair.tunnels();
+    b.configure(watch, &secrets, None)?;
+    a.configure(watch, &secrets, Some((pair.endpoint(), b.port()).into()))?;
+    a.handshake(watch)
+}
+
 /// Makes the hosts, and says which and why.
 fn open(options: &Demo, watch: &Arc<Watch>) -> Outcome<(Box<dyn Pair>, Mode)> {
     let reason = match options.mode {
@@ -134,7 +167,7 @@ fn open(options: &Demo, watch: &Arc<Watch>) -> Outcome<(Box<dyn Pair>, Mode)> {
 
 #[cfg(target_os = "linux")]
 fn open_kernel(watch: &Arc<Watch>) -> Outcome<(Box<dyn Pair>, Mode)> {
-    let privilege = kernel::privilege::acquire()?;
+    let privilege = crate::netns::privilege::acquire()?;
     let pair = kernel::Kernel::open(watch)?;
     let hosts = "two network namespaces, tun devices, UDP over veth".to_owned();
     Ok((Box::new(pair), Mode { name: ModeName::Kernel, hosts, reason: privilege.to_owned() }))

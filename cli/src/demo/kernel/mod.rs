@@ -1,12 +1,8 @@
 //! The demo on Linux's own stack: two network namespaces, joined by a veth pair, with a tun device in each.
 //!
-//! A namespace is that of a thread and of what was opened in it. It has no name, and the kernel takes it apart, devices
-//! included, when its threads have ended and its descriptors are closed.
+//! The namespaces have no name, and the kernel takes them apart, devices included, when the demo ends.
 
-mod links;
-mod namespace;
 mod ping;
-pub(super) mod privilege;
 mod tcp;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,9 +16,9 @@ use ipnet::IpNet;
 use super::tunnel::{MTU, Side, Tunnel};
 use super::{Pair, Transferred};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::netns::links::Links;
+use crate::netns::{self, Namespace, sockets};
 use crate::watch::Watch;
-use links::Links;
-use namespace::Namespace;
 use ping::Echo;
 
 /// Two hosts in namespaces.
@@ -37,9 +33,9 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Makes the namespaces, the underlay between them, and an engine with a device in each.
     pub(super) fn open(watch: &Arc<Watch>) -> Outcome<Self> {
-        let a = Namespace::new(Side::A, watch)?;
-        let b = Namespace::new(Side::B, watch)?;
-        let there = b.run(watch, "its descriptor", namespace::descriptor)?;
+        let a = Namespace::new(Side::A.name(), watch)?;
+        let b = Namespace::new(Side::B.name(), watch)?;
+        let there = b.run(watch, "its descriptor", netns::descriptor)?;
         a.run(watch, "the veth pair", move || Links::open()?.add_veth(UNDERLAY, there.as_fd()))?;
         let start = |side: Side, namespace: &Namespace| namespace.run(watch, "its devices", move || start(side));
         let tunnels = [start(Side::A, &a)?, start(Side::B, &b)?];
@@ -67,9 +63,9 @@ impl Pair for Kernel {
 
     fn transfer(&mut self, to: IpAddr, size: u64) -> Outcome<Transferred> {
         let [a, b] = &self.namespaces;
-        let listener = b.run(&self.watch, "the TCP listener", move || tcp::listen(to))?;
+        let listener = b.run(&self.watch, "the TCP listener", move || sockets::listen(to))?;
         let to: SocketAddr = listener.local_addr()?;
-        let socket = a.run(&self.watch, "the TCP socket", move || tcp::socket(to))?;
+        let socket = a.run(&self.watch, "the TCP socket", move || sockets::socket(to))?;
         tcp::transfer(&self.watch, socket, &listener, size)
     }
 }

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::demo::PING_LIMIT;
 use crate::failure::Outcome;
+use crate::netns::sockets::is_passing;
 use crate::watch::{SLICE, Watch};
 
 /// A raw ICMP socket of one family.
@@ -57,11 +58,6 @@ impl Echo {
         }
         Ok(None)
     }
-}
-
-/// Whether a socket with a time limit had nothing to say before it was over.
-pub(super) fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
 fn request(kind: Kind, ident: u16, sequence: u16) -> [u8; LEN] {

@@ -1,4 +1,4 @@
-//! Devices, addresses and routes of the demo's namespaces, over rtnetlink(7).
+//! Devices, addresses and routes of our own namespaces, over rtnetlink(7).
 //!
 //! This is not `adit_control::route`: there is nothing to undo and no journal to keep, since all of it goes with the
 //! namespace.
@@ -24,14 +24,14 @@ use tokio::task::JoinHandle;
 use crate::failure::{Failure, Outcome};
 
 /// Speaks about the network namespace of the thread that opened it.
-pub(super) struct Links {
+pub(crate) struct Links {
     runtime: Runtime,
     handle: Handle,
     connection: JoinHandle<()>,
 }
 
 impl Links {
-    pub(super) fn open() -> Outcome<Self> {
+    pub(crate) fn open() -> Outcome<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (connection, handle) = {
             let _inside = runtime.enter();
@@ -42,20 +42,26 @@ impl Links {
     }
 
     /// Makes a veth pair of one name, with its other end in another namespace.
-    pub(super) fn add_veth(&self, name: &str, other: BorrowedFd<'_>) -> Outcome {
+    pub(crate) fn add_veth(&self, name: &str, other: BorrowedFd<'_>) -> Outcome {
         let peer = LinkUnspec::new_with_name(name).setns_by_fd(other.as_raw_fd()).build();
         let pair = LinkVeth::new(name, name).set_info_data(InfoData::Veth(InfoVeth::Peer(peer))).build();
         self.request(&format!("add the veth pair {name}"), self.handle.link().add(pair).execute())
     }
 
-    pub(super) fn set_up(&self, name: &str) -> Outcome {
+    pub(crate) fn set_up(&self, name: &str) -> Outcome {
         let message = LinkUnspec::new_with_index(index(name)?).up().build();
         self.request(&format!("set {name} up"), self.handle.link().set(message).execute())
     }
 
+    /// Sets the largest packet, in bytes.
+    pub(crate) fn set_mtu(&self, name: &str, mtu: u32) -> Outcome {
+        let message = LinkUnspec::new_with_index(index(name)?).mtu(mtu).build();
+        self.request(&format!("set the MTU of {name}"), self.handle.link().set(message).execute())
+    }
+
     /// Lengthens a tun device's send queue, and keeps the kernel from sending router solicitations of its own into the
     /// tunnel, where nobody could answer them.
-    pub(super) fn prepare_tun(&self, name: &str) -> Outcome {
+    pub(crate) fn prepare_tun(&self, name: &str) -> Outcome {
         let builder = LinkUnspec::new_with_index(index(name)?).txqueuelen(TUN_QUEUE);
         let mut message: LinkMessage = builder.build();
         let without = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
@@ -63,7 +69,7 @@ impl Links {
         self.request(&format!("prepare {name}"), self.handle.link().set(message).execute())
     }
 
-    pub(super) fn add_address(&self, name: &str, address: IpNet) -> Outcome {
+    pub(crate) fn add_address(&self, name: &str, address: IpNet) -> Outcome {
         let mut request = self.handle.address().add(index(name)?, address.addr(), address.prefix_len());
         // An address that is still being checked cannot be used, and nobody else is there who could have it (RFC 4862
         // section 5.4).
@@ -71,7 +77,7 @@ impl Links {
         self.request(&format!("add {address} to {name}"), request.execute())
     }
 
-    pub(super) fn add_route(&self, to: IpNet, name: &str) -> Outcome {
+    pub(crate) fn add_route(&self, to: IpNet, name: &str) -> Outcome {
         let mut message = RouteMessage::default();
         message.header.destination_prefix_length = to.prefix_len();
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -114,7 +120,7 @@ fn index(name: &str) -> Outcome<u32> {
 }
 
 /// The kernel answers from memory, in microseconds.
-pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// Packets in a tun device's send queue. The kernel drops what finds it full, and its default of 500 is half of what TCP
 /// has under way here.

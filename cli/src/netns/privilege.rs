@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getgid, getuid};
 
 use crate::failure::{Failure, Kind, Outcome};
 
@@ -11,7 +12,7 @@ use crate::failure::{Failure, Kind, Outcome};
 ///
 /// Without the capabilities it enters a user namespace, for good: the process keeps its user and its files, and is root
 /// over what it makes there only (user_namespaces(7)). That works only while it has one thread.
-pub(in crate::demo) fn acquire() -> Outcome<&'static str> {
+pub(crate) fn acquire() -> Outcome<&'static str> {
     // Before anything is changed: in a user namespace too the device can only be opened by whom its mode admits.
     fs::OpenOptions::new().read(true).write(true).open(TUN).map_err(|error| failure(TUN, &error))?;
     let status = fs::read_to_string("/proc/self/status").map_err(|error| failure("/proc/self/status", &error))?;
@@ -22,7 +23,25 @@ pub(in crate::demo) fn acquire() -> Outcome<&'static str> {
     // would ask for more where the user is root without capabilities (user_namespaces(7)).
     unshare(CloneFlags::CLONE_NEWUSER)
         .map_err(|errno| failure("not root, and no user namespaces", &io::Error::from(errno)))?;
-    Ok("in a user namespace")
+    Ok(IN_USER_NAMESPACE)
+}
+
+/// The same for programs that this process is going to execute as root of its namespaces.
+///
+/// # Errors
+/// Besides those of [`acquire`]: this user cannot be made root of a user namespace.
+pub(crate) fn acquire_for_programs() -> Outcome<&'static str> {
+    let (user, group) = (getuid(), getgid());
+    let right = acquire()?;
+    if right == IN_USER_NAMESPACE {
+        // Without a map there is nobody whom files could belong to, and a program that is executed loses its
+        // capabilities, since only those of root are kept (user_namespaces(7), capabilities(7)).
+        let write = |file: &str, text: String| fs::write(file, text).map_err(|error| failure(file, &error));
+        write("/proc/self/uid_map", format!("0 {user} 1"))?;
+        write("/proc/self/setgroups", "deny".to_owned())?;
+        write("/proc/self/gid_map", format!("0 {group} 1"))?;
+    }
+    Ok(right)
 }
 
 /// The set that counts, from proc_pid_status(5).
@@ -38,6 +57,8 @@ fn failure(what: &str, error: &io::Error) -> Failure {
     };
     Failure::new(kind, format!("{what}: {error}"))
 }
+
+const IN_USER_NAMESPACE: &str = "in a user namespace";
 
 const TUN: &str = "/dev/net/tun";
 
