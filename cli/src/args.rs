@@ -250,6 +250,10 @@ Examples:
     Scale(crate::bench::scale::Options),
     /// A whole tunnel between two hosts on this machine, beside any other engine that is named
     Tunnel(crate::bench::tunnel::Options),
+    /// One end of a tunnel without cipher, for `tunnel --ceiling`
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Carrier(crate::bench::carrier::Options),
 }
 
 /// Where the demo's hosts live.

@@ -4,6 +4,8 @@
 //! business. An interrupted run has no report.
 
 pub(crate) mod allocations;
+#[cfg(target_os = "linux")]
+pub(crate) mod carrier;
 pub(crate) mod engine;
 mod machine;
 pub(crate) mod model;
@@ -34,6 +36,8 @@ pub(crate) trait Progress {
 /// Runs what was asked for, and shows what it found.
 pub(crate) fn run(options: &Bench) -> Outcome {
     let name = match &options.what {
+        #[cfg(target_os = "linux")]
+        BenchWhat::Carrier(options) => return carrier::run(options),
         BenchWhat::Engine(_) => "engine",
         BenchWhat::Tunnel(_) => "tunnel",
         BenchWhat::Scale(_) => "scale",
@@ -42,6 +46,8 @@ pub(crate) fn run(options: &Bench) -> Outcome {
     let watch = Arc::new(Watch::install()?);
     let mut steps = Steps::new(options.json);
     let report = match &options.what {
+        #[cfg(target_os = "linux")]
+        BenchWhat::Carrier(_) => return Ok(()),
         BenchWhat::Engine(options) => engine::run(options, &watch, &mut steps)?,
         BenchWhat::Tunnel(options) => tunnel::run(options, &watch, &mut steps)?,
         BenchWhat::Scale(options) => scale::run(options, &watch, &mut steps)?,

@@ -213,7 +213,7 @@ fn version(watch: &Watch, candidate: &Candidate) -> Outcome<Option<String>> {
     let program = match &candidate.kind {
         CandidateKind::Adit => return Ok(Some(env!("CARGO_PKG_VERSION").to_owned())),
         CandidateKind::Foreign(command) => command.first().filter(|program| find(program).is_some()),
-        CandidateKind::Bare => None,
+        CandidateKind::Ceiling | CandidateKind::Bare => None,
     };
     let Some(program) = program else { return Ok(None) };
     // On a host of its own: something else may take the option for the name of a device.

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Measure the bare veth pair too
     #[arg(long)]
     pub(super) baseline: bool,
+    /// Measure Adit's packet loop without any cipher too: what it could reach if protection cost nothing
+    #[arg(long)]
+    pub(super) ceiling: bool,
     /// How often everything is measured, each engine once a run [default: 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) runs: Option<u32>,
@@ -44,7 +47,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "GROUP", value_enum, value_delimiter = ',')]
     pub(super) only: Vec<Group>,
     /// Stay in this process, as without privileges
-    #[arg(long, conflicts_with_all = ["peers", "presets", "baseline"])]
+    #[arg(long, conflicts_with_all = ["peers", "presets", "baseline", "ceiling"])]
     pub(super) in_process: bool,
 }
 
@@ -95,6 +98,8 @@ pub(super) enum CandidateKind {
     Adit,
     /// Another engine, by its command.
     Foreign(Vec<String>),
+    /// The loop of Adit without a cipher.
+    Ceiling,
     /// No engine at all.
     Bare,
 }
@@ -116,7 +121,7 @@ pub(super) struct Plan {
 impl Options {
     /// Whether anything but Adit was asked for.
     pub(super) fn wants_others(&self) -> bool {
-        !self.peers.is_empty() || !self.presets.is_empty() || self.baseline
+        !self.peers.is_empty() || !self.presets.is_empty() || self.baseline || self.ceiling
     }
 
     /// Completes the options.
@@ -148,6 +153,9 @@ impl Options {
             if installed || self.presets.contains(&preset) {
                 all.push(foreign(preset.peer()));
             }
+        }
+        if self.ceiling {
+            all.push(Candidate { name: CEILING.to_owned(), kind: CandidateKind::Ceiling });
         }
         if self.baseline {
             all.push(Candidate { name: BARE.to_owned(), kind: CandidateKind::Bare });
@@ -235,6 +243,7 @@ pub(super) const INTERFACE: &str = "{if}";
 const LOG: &str = "/run/adit-bench/{if}.log";
 
 const ADIT: &str = "adit";
+const CEILING: &str = "no cipher";
 const BARE: &str = "no tunnel";
 
 /// Longest name of a peer, in bytes: tables stay tables.
@@ -320,8 +329,9 @@ mod tests {
             let plan = options(words).unwrap().plan()?;
             Ok(plan.candidates.into_iter().map(|candidate| candidate.name).collect::<Vec<_>>())
         };
-        let all = names(&["--baseline", "--preset", "gotatun,wireguard-go,gotatun", "--peer", "new=x {if}"]);
-        assert_eq!(all.unwrap(), ["adit", "new", "wireguard-go", "gotatun", "no tunnel"]);
+        let all =
+            names(&["--baseline", "--ceiling", "--preset", "gotatun,wireguard-go,gotatun", "--peer", "new=x {if}"]);
+        assert_eq!(all.unwrap(), ["adit", "new", "wireguard-go", "gotatun", "no cipher", "no tunnel"]);
         for same in ["adit=x {if}", "boringtun=x {if}"] {
             let failure: Failure = names(&["--preset", "boringtun", "--peer", same]).unwrap_err();
             assert_eq!(failure.kind, Kind::Usage);

@@ -44,6 +44,7 @@ impl Running {
             }
             CandidateKind::Adit => running.start_adit(watch),
             CandidateKind::Foreign(command) => running.start_foreign(watch, command),
+            CandidateKind::Ceiling => running.start_ceiling(watch),
         };
         let joined = started.and_then(|()| running.wait_until_joined(watch));
         // What was interrupted is nobody's fault.
@@ -88,8 +89,7 @@ impl Running {
 
     /// The very program that is running, as its users run it: with a configuration file.
     fn start_adit(&mut self, watch: &Watch) -> Outcome {
-        let program = std::env::current_exe()?.to_str().map(str::to_owned);
-        let program = program.ok_or_else(|| Failure::failed("the path of this program is not UTF-8"))?;
+        let program = this_program()?;
         let ends = ends()?;
         for host in Host::BOTH {
             let interface = interface();
@@ -116,6 +116,27 @@ impl Running {
         let ends = ends()?;
         for (host, name) in Host::BOTH.into_iter().zip(&names) {
             self.configure(watch, host, name, &ends)?;
+        }
+        Ok(())
+    }
+
+    /// The loop of the very program that is running, with nothing in place of the engine.
+    fn start_ceiling(&mut self, watch: &Watch) -> Outcome {
+        let program = this_program()?;
+        for host in Host::BOTH {
+            let name = interface();
+            let (port, remote) = (PORT.to_string(), SocketAddr::from((host.other().underlay().v4, PORT)).to_string());
+            let command =
+                [&program, "bench", "carrier", "--port", &port, "--remote", &remote, &name].map(str::to_owned);
+            self.engines.push(Process::start(self.hosts.on(host), watch, &command, &name)?);
+            let end = Instant::now() + SOCKET_LIMIT;
+            while let Err(failure) = self.set_up_device(watch, host, &name) {
+                self.check()?;
+                if Instant::now() >= end {
+                    return Err(of_host(host, failure));
+                }
+                pause(watch, POLL)?;
+            }
         }
         Ok(())
     }
@@ -148,6 +169,11 @@ impl Running {
                 }
             }
         }
+        self.set_up_device(watch, host, name)
+    }
+
+    /// Gives a device its MTU, addresses and routes, and brings it up.
+    fn set_up_device(&self, watch: &Watch, host: Host, name: &str) -> Outcome {
         let name = name.to_owned();
         self.hosts.on(host).run(watch, "its device", move || {
             let links = Links::open()?;
@@ -199,6 +225,12 @@ impl Drop for Running {
         // Both, so that they end at the same time.
         self.engines.iter().for_each(Process::ask_to_end);
     }
+}
+
+/// The path of the program that is running.
+fn this_program() -> Outcome<String> {
+    let program = std::env::current_exe()?.to_str().map(str::to_owned);
+    program.ok_or_else(|| Failure::failed("the path of this program is not UTF-8"))
 }
 
 /// Sends one packet there and one back.
