@@ -9,24 +9,30 @@
 #![cfg(target_os = "linux")]
 
 pub mod adit;
+pub mod datagrams;
 pub mod names;
 pub mod netns;
+pub mod pattern;
 pub mod peers;
 pub mod probe;
 pub mod process;
 pub mod quick;
 pub mod relay;
+pub mod streams;
 pub mod tools;
 pub mod topology;
 pub mod traffic;
+pub mod usage;
 pub mod wait;
 pub mod wg;
 
 pub use adit::Adit;
+pub use datagrams::Datagrams;
 pub use netns::Namespace;
 pub use probe::Probe;
 pub use process::Process;
 pub use quick::{Ends, Quick};
+pub use streams::{StreamOptions, Streams};
 pub use tools::require_root;
 pub use topology::{Pair, PairOptions, Triple};
 pub use wait::eventually;
