@@ -9,7 +9,9 @@
 #![cfg(target_os = "linux")]
 
 pub mod adit;
+pub mod counters;
 pub mod datagrams;
+pub mod flood;
 pub mod names;
 pub mod netns;
 pub mod pattern;
@@ -28,6 +30,7 @@ pub mod wg;
 
 pub use adit::Adit;
 pub use datagrams::Datagrams;
+pub use flood::Flood;
 pub use netns::Namespace;
 pub use probe::Probe;
 pub use process::Process;
