@@ -52,7 +52,8 @@ pub struct Streams {
     control: Arc<Control>,
     flows: Vec<Arc<Flow>>,
     workers: Vec<JoinHandle<Result<()>>>,
-    sockets: Vec<TcpStream>,
+    /// Both ends of each connection.
+    sockets: Vec<[TcpStream; 2]>,
 }
 
 impl Streams {
@@ -70,29 +71,29 @@ impl Streams {
         let mut streams = Self { control: Arc::default(), flows: Vec::new(), workers: Vec::new(), sockets: Vec::new() };
         for _ in 0..options.streams {
             let (near, far) = connect(from, &listener)?;
-            streams.flow(&near, &far, Way::There, options)?;
+            streams.sockets.push([near, far]);
+        }
+        for number in 0..options.streams {
+            streams.flow(number, Way::There, options)?;
             if options.both_ways {
-                streams.flow(&far, &near, Way::Back, options)?;
-            } else {
-                far.shutdown(Shutdown::Write)?;
+                streams.flow(number, Way::Back, options)?;
             }
-            streams.sockets.extend([near, far]);
         }
         Ok(streams)
     }
 
     /// Starts the two threads of one direction of a connection.
-    fn flow(&mut self, source: &TcpStream, sink: &TcpStream, way: Way, options: &StreamOptions) -> Result<()> {
-        let number = self.flows.len();
+    fn flow(&mut self, connection: usize, way: Way, options: &StreamOptions) -> Result<()> {
+        let [near, far] = self.sockets.get(connection).context("no such connection")?;
+        let (source, sink) = if way == Way::There { (near, far) } else { (far, near) };
+        let (mut source, mut sink, options) = (source.try_clone()?, sink.try_clone()?, *options);
         let flow = Arc::new(Flow {
             way,
-            pattern: Pattern::new(number as u64),
-            name: format!("stream {number} to {}", source.peer_addr()?),
+            pattern: Pattern::new(self.flows.len() as u64),
+            name: format!("connection {connection}, {way:?}"),
             written: AtomicU64::new(0),
             read: AtomicU64::new(0),
         });
-        let (mut source, mut sink, options) = (source.try_clone()?, sink.try_clone()?, *options);
-        source.set_nodelay(true)?;
         let (control, writes, reads) = (Arc::clone(&self.control), Arc::clone(&flow), Arc::clone(&flow));
         self.workers.push(std::thread::spawn(move || writes.write(&control, &mut source, &options)));
         self.workers.push(std::thread::spawn(move || reads.read(&mut sink)));
@@ -132,8 +133,9 @@ impl Streams {
         self.pause(false);
         let all = eventually("all bytes to arrive", limit, || self.workers.iter().all(JoinHandle::is_finished));
         self.break_off();
-        let results: Vec<_> = self.workers.drain(..).map(JoinHandle::join).collect();
-        // A wrong byte says more than the connection that broke because of it, and both more than the limit.
+        let mut results: Vec<_> = self.workers.drain(..).rev().map(JoinHandle::join).collect();
+        // A wrong byte says more than a connection that broke because of it, and both more than the limit.
+        results.sort_by_key(|result| !matches!(result, Ok(Err(error)) if error.is::<Wrong>()));
         for result in results {
             result.map_err(|_| anyhow!("a thread panicked"))?.with_context(|| format!("{:?}", self.progress()))?;
         }
@@ -151,7 +153,7 @@ impl Streams {
     }
 
     fn break_off(&self) {
-        for socket in &self.sockets {
+        for socket in self.sockets.iter().flatten() {
             // It may be closed already.
             let _closed = socket.shutdown(Shutdown::Both);
         }
@@ -214,7 +216,6 @@ fn read_all(socket: &mut TcpStream, pattern: &Pattern, length: u64) -> Result<()
 }
 
 fn write_all(socket: &mut TcpStream, pattern: &Pattern, length: u64) -> Result<()> {
-    socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(PATIENCE))?;
     let mut written = 0;
     while written < length {
@@ -235,6 +236,8 @@ fn connect(from: &Namespace, listener: &TcpListener) -> Result<(TcpStream, TcpSt
         .with_context(|| format!("connect to {target}"))?;
     let (far, _) = eventually_some("the connection to be accepted", PATIENCE, || listener.accept().ok())?;
     far.set_nonblocking(false)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
     Ok((near, far))
 }
 
@@ -247,6 +250,18 @@ struct Flow {
     written: AtomicU64,
     read: AtomicU64,
 }
+
+/// A byte that was not the one that was sent.
+#[derive(Debug)]
+struct Wrong(String);
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Wrong {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -305,7 +320,7 @@ impl Flow {
                 // The other end would wait for a reader that is gone.
                 let _closed = socket.shutdown(Shutdown::Both);
             }
-            checked.with_context(|| self.name.clone())?;
+            checked.map_err(|error| Wrong(format!("{}: {error}", self.name)))?;
             read += count as u64;
             self.read.store(read, Ordering::Relaxed);
         }
