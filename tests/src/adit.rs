@@ -46,6 +46,8 @@ pub struct Adit {
     namespace: String,
     // Dropped before the folder, which holds its file.
     process: Runs,
+    /// What `adit up` is told besides the file.
+    options: Vec<String>,
     folder: tempfile::TempDir,
     /// Every key that its files have had.
     keys: Vec<PublicKey>,
@@ -69,6 +71,18 @@ impl Adit {
     /// If it does not come up; with what it said.
     pub fn start(namespace: &Namespace, config: &Quick) -> Result<Self> {
         let mut adit = Self::launch(namespace, config)?;
+        adit.wait_up()?;
+        Ok(adit)
+    }
+
+    /// Like [`Adit::start`] with options for `adit up`, such as `--no-offload`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(namespace: &Namespace, config: &Quick, options: &[&str]) -> Result<Self> {
+        let mut adit = Self::new(namespace, config)?;
+        adit.options = options.iter().map(|option| (*option).to_owned()).collect();
+        adit.launch_again(namespace)?;
         adit.wait_up()?;
         Ok(adit)
     }
@@ -104,6 +118,7 @@ impl Adit {
             name: names::link("adi"),
             namespace: namespace.name().to_owned(),
             process: Runs::Not,
+            options: Vec::new(),
             folder: tempfile::tempdir()?,
             keys: Vec::new(),
             expected: Vec::new(),
@@ -118,7 +133,7 @@ impl Adit {
     /// If it cannot be started.
     pub fn launch_again(&mut self, namespace: &Namespace) -> Result<()> {
         let mut up = namespace.command(binary()?);
-        up.args(["--log-format", "json", "--log", LOG, "up", "--foreground"]).arg(self.path());
+        up.args(["--log-format", "json", "--log", LOG, "up", "--foreground"]).args(&self.options).arg(self.path());
         self.process = Runs::Foreground(Process::start(&format!("adit up {}", self.name), &mut up)?);
         Ok(())
     }

@@ -9,26 +9,35 @@
 #![cfg(target_os = "linux")]
 
 pub mod adit;
+pub mod counters;
+pub mod datagrams;
+pub mod flood;
 pub mod names;
 pub mod netns;
+pub mod pattern;
 pub mod peers;
 pub mod probe;
 pub mod process;
 pub mod quick;
 pub mod raw_tun;
 pub mod relay;
+pub mod streams;
 pub mod tools;
 pub mod topology;
 pub mod traffic;
+pub mod usage;
 pub mod wait;
 pub mod wg;
 
 pub use adit::Adit;
+pub use datagrams::Datagrams;
+pub use flood::Flood;
 pub use netns::Namespace;
 pub use probe::Probe;
 pub use process::Process;
 pub use quick::{Ends, Quick};
 pub use raw_tun::RawTun;
+pub use streams::{StreamOptions, Streams};
 pub use tools::require_root;
 pub use topology::{Pair, PairOptions, Triple};
 pub use wait::eventually;

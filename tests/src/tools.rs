@@ -43,6 +43,8 @@ pub struct Pings {
     pub first_missing: Option<u32>,
     /// Mean round trip; absent if nothing came back.
     pub mean: Option<Duration>,
+    /// The round trip that 99 in 100 answers did not exceed; absent if nothing came back.
+    pub p99: Option<Duration>,
 }
 
 /// Pings `target` from `namespace`, `count` times every `interval`; each answer may take a second.
@@ -114,9 +116,14 @@ fn parse_ping(text: &str) -> Result<Pings> {
         .filter(|line| line.contains(" bytes from "))
         .filter_map(|line| line.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok())
         .collect();
+    let mut times: Vec<f64> =
+        text.lines().filter_map(|line| line.split_once(" time=")?.1.split(' ').next()?.parse().ok()).collect();
+    times.sort_by(f64::total_cmp);
+    let p99 = times.get((times.len() * 99).div_ceil(100).saturating_sub(1));
+    let p99 = p99.map(|milliseconds| Duration::from_secs_f64(milliseconds / 1000.0));
     let first_missing = (1..sent).find(|number| !answered.contains(number));
     let not_waited_for = sent > 1 && received + 1 == sent && first_missing.is_none();
-    Ok(Pings { sent: sent - u32::from(not_waited_for), received, first_missing, mean })
+    Ok(Pings { sent: sent - u32::from(not_waited_for), received, first_missing, mean, p99 })
 }
 
 /// A running iperf3 server that is ended on drop.
@@ -235,7 +242,7 @@ mod tests {
         let run = |answered: &[u32], sent: u32| {
             let answers: String = answered
                 .iter()
-                .map(|number| format!("64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time=0.049 ms\n"))
+                .map(|number| format!("64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time=0.{number}49 ms\n"))
                 .collect();
             let text = format!(
                 "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n{answers}From 10.0.0.9 icmp_seq=2 Time to live exceeded\n\n\
@@ -246,11 +253,15 @@ mod tests {
             parse_ping(&text).unwrap()
         };
         let mean = Some(Duration::from_micros(1500));
-        assert_eq!(run(&[1, 3, 4, 5], 5), Pings { sent: 5, received: 4, first_missing: Some(2), mean });
-        assert_eq!(run(&[1, 2, 3, 4], 5), Pings { sent: 4, received: 4, first_missing: None, mean });
-        assert_eq!(run(&[1, 2, 3], 5), Pings { sent: 5, received: 3, first_missing: Some(4), mean });
+        let p99 = |micros| Some(Duration::from_micros(micros));
+        let expected = Pings { sent: 5, received: 4, first_missing: Some(2), mean, p99: p99(549) };
+        assert_eq!(run(&[1, 3, 4, 5], 5), expected);
+        let expected = Pings { sent: 4, received: 4, first_missing: None, mean, p99: p99(449) };
+        assert_eq!(run(&[4, 1, 2, 3], 5), expected);
+        let expected = Pings { sent: 5, received: 3, first_missing: Some(4), mean, p99: p99(349) };
+        assert_eq!(run(&[1, 2, 3], 5), expected);
         let text = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 2031ms\npipe 3\n";
-        let silence = Pings { sent: 3, received: 0, first_missing: Some(1), mean: None };
+        let silence = Pings { sent: 3, received: 0, first_missing: Some(1), mean: None, p99: None };
         assert_eq!(parse_ping(text).unwrap(), silence);
         assert!(parse_ping("ping: connect: Network is unreachable").is_err());
     }

@@ -1,4 +1,4 @@
-//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `fuzz` and `instructions`.
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `soak-tunnel`, `fuzz` and `instructions`.
 //!
 //! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
 //! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
@@ -50,6 +50,12 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Carry a mixed load through a tunnel between two namespaces, and watch memory and descriptors; optimised build.
+    SoakTunnel {
+        /// Length, in minutes.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        minutes: u32,
+    },
     /// Feed any bytes to the parsers and the engine; takes a nightly toolchain and cargo-fuzz.
     Fuzz {
         /// Seconds for each target.
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         Task::Test(args) => tasks::test(&root, &args),
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
+        Task::SoakTunnel { minutes } => tasks::soak_tunnel(&root, minutes),
         Task::Fuzz { seconds, target } => tasks::fuzz(&root, seconds, target.as_deref()),
         Task::Instructions(args) => tasks::instructions(&root, &args),
     };

@@ -57,13 +57,7 @@ pub(crate) fn repeat(root: &Path, times: u32, filter: Option<&str>) -> Result<()
 pub(crate) fn soak(root: &Path, gib: u32, seed: Option<u64>) -> Result<()> {
     with_context(root, |context| {
         let build = ["test", "-p", SIM, "--release", "--target-dir", SIM_TARGET, "--test", "flow"];
-        // A name that matches nothing would run no test and pass; so the name is looked up first.
-        let list = command::output(context.cargo().args(build).args(["--", "--list", "--ignored"]))?;
-        let name = list
-            .lines()
-            .filter_map(|line| line.strip_suffix(": test"))
-            .find(|name| name.rsplit("::").next() == Some(SOAK_TEST))
-            .with_context(|| format!("tests/sim/tests/flow.rs has no ignored test {SOAK_TEST}"))?;
+        let name = &ignored_test(context, &build, SOAK_TEST)?;
         let mut args = words(&build);
         args.extend(words(&["--", "--ignored", "--exact", name, "--nocapture"]));
         let mut env = vec![("ADIT_SOAK_GIB", gib.to_string())];
@@ -73,6 +67,40 @@ pub(crate) fn soak(root: &Path, gib: u32, seed: Option<u64>) -> Result<()> {
         let title = "a long flow through two simulated engines";
         step::run(context, &[Step { title, needs: Needs::Nothing, work: Work::Cargo { args, env, limit } }], false)
     })
+}
+
+/// `cargo xtask soak-tunnel`.
+pub(crate) fn soak_tunnel(root: &Path, minutes: u32) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "a tunnel between network namespaces needs root: run the same command with sudo or in a container as root"
+        );
+    }
+    with_context(root, |context| {
+        let build = ["test", "-p", SCENARIOS, "--release", "--test", "soak"];
+        let name = ignored_test(context, &build, SOAK_TUNNEL_TEST)?;
+        let mut args = words(&build);
+        args.extend(words(&["--", "--ignored", "--exact", &name, "--nocapture"]));
+        let env = vec![("ADIT_SOAK_MINUTES", minutes.to_string())];
+        let limit = Duration::from_secs(60) * minutes + LIMIT;
+        let before = Snapshot::take();
+        let left = move |context: &Context| leaks::check(context, &before);
+        let steps = [
+            function("build adit, optimised", Needs::Nothing, |context| build_adit(context, &["--release"])),
+            Step { title: "a mixed load through a tunnel", needs: Needs::Root, work: Work::Cargo { args, env, limit } },
+            function("nothing is left behind", Needs::EvenAfterFailure, left),
+        ];
+        step::run(context, &steps, false)
+    })
+}
+
+/// The full name of the ignored test `name` of what `build` builds: a name that matches nothing would run no test and
+/// pass, so it is looked up first.
+fn ignored_test(context: &Context, build: &[&str], name: &str) -> Result<String> {
+    let list = command::output(context.cargo().args(build).args(["--", "--list", "--ignored"]))?;
+    let mut names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    let found = names.find(|found| found.rsplit("::").next() == Some(name));
+    found.map(str::to_owned).with_context(|| format!("`cargo {}` has no ignored test {name}", build.join(" ")))
 }
 
 /// Runs the fuzz targets one after the other; what they find and learn stays in tests/fuzz.
@@ -166,7 +194,7 @@ fn tests(runner: Runner, filter: Option<&str>) -> Vec<Step> {
         Step { title, needs, work }
     };
     let mut steps = vec![
-        function("build adit", Needs::Nothing, build_adit),
+        function("build adit", Needs::Nothing, |context| build_adit(context, &[])),
         run("tests without privileges", Needs::Nothing, REAL, false),
         run("tests in simulated time", Needs::Nothing, SIMULATED, false),
     ];
@@ -188,10 +216,10 @@ fn set_up() -> Result<()> {
 }
 
 /// Builds the command and tells the tests by `ADIT_BIN` where it is, so that they need not build it themselves.
-fn build_adit(context: &Context) -> Result<()> {
+fn build_adit(context: &Context, profile: &[&str]) -> Result<()> {
     let mut build = context.cargo();
     build.args(["build", "--package", "adit-cli", "--bin", "adit", "--message-format", "json-render-diagnostics"]);
-    build.stderr(std::process::Stdio::inherit());
+    build.args(profile).stderr(std::process::Stdio::inherit());
     let messages = build.output().context("cargo build")?;
     if !messages.status.success() {
         bail!("cargo build: {}", messages.status);
@@ -248,6 +276,11 @@ const SIM_TARGET: &str = "target-sim";
 
 /// The test that `cargo xtask soak` runs.
 const SOAK_TEST: &str = "ten_gib_flow";
+
+const SCENARIOS: &str = "adit-tests";
+
+/// The test that `cargo xtask soak-tunnel` runs.
+const SOAK_TUNNEL_TEST: &str = "a_mixed_load_for_long";
 
 /// One step with a cold build on a slow machine.
 const LIMIT: Duration = Duration::from_secs(30 * 60);

@@ -150,17 +150,18 @@ impl LinuxTun {
             return Ok(());
         };
         let header = VirtioNetHeader::default().to_bytes();
+        let mut taken = 0;
         while let Some(segment) = split.next() {
             match self.device.send_vectored(&[IoSlice::new(&header), IoSlice::new(segment.bytes())]) {
-                Ok(_) => {
-                    progress.written += 1;
-                    progress.offload_refused = true;
-                }
+                Ok(_) => taken += 1,
                 Err(error) if is_gone(&error) => return Err(error),
                 Err(_) => progress.dropped += 1,
             }
         }
-        if progress.offload_refused {
+        progress.written += taken;
+        // Said once, though there may be more that was joined before.
+        if taken > 0 && self.offloads != Offloads::default() {
+            progress.offload_refused = true;
             tracing::warn!(device = self.name, "the kernel refuses joined packets; they are written one by one now");
             self.offloads = Offloads::default();
         }
