@@ -48,8 +48,9 @@ fn commands(block: &Block) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     for line in lines {
         for part in without_comment(line).split(['|', ';', '&']) {
-            let words = part.split(['>', '<']).next().unwrap_or_default().split_whitespace();
-            let words: Vec<String> = words.filter(|word| *word != "sudo").map(str::to_owned).collect();
+            let part = part.split(['>', '<']).next().unwrap_or_default();
+            let words = shlex::split(part).unwrap_or_else(|| panic!("{part}: a quote is not closed"));
+            let words: Vec<String> = words.into_iter().filter(|word| word != "sudo").collect();
             commands.extend((!words.is_empty()).then_some(words));
         }
     }

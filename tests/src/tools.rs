@@ -33,13 +33,11 @@ pub fn has_tool(name: &str) -> Option<PathBuf> {
 /// What [`ping`] counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pings {
-    /// Echo requests sent and waited for. Once ping(8) has had an answer it waits for the last one no longer than the
-    /// interval or two round trips (iputils, ping_common.c, main_loop), which is too short on a machine that is busy, so
-    /// a last request is not counted if it alone has no answer.
+    /// Echo requests that were asked for.
     pub sent: u32,
-    /// Answers received.
+    /// Answers to them.
     pub received: u32,
-    /// The number of the first request without an answer, from 1, the last one aside.
+    /// The number of the first request without an answer, from 1.
     pub first_missing: Option<u32>,
     /// Mean round trip; absent if nothing came back.
     pub mean: Option<Duration>,
@@ -89,20 +87,18 @@ fn run_ping(
 ) -> Result<Pings> {
     let mut ping = namespace.command("ping");
     let interval = format!("{:.3}", interval.as_secs_f64());
-    ping.args(["-n", "-W", "1", "-M", fragments, "-c", &count.to_string(), "-i", &interval]);
+    // Once ping(8) has had an answer it waits for the last one no longer than the interval or two round trips (iputils,
+    // ping_common.c, main_loop), which is too short on a machine that is busy. So the last one is one more than was asked
+    // for, and does not count.
+    let requests = if count > 1 { count + 1 } else { count };
+    ping.args(["-n", "-W", "1", "-M", fragments, "-c", &requests.to_string(), "-i", &interval]);
     ping.args(["-s", &size.to_string(), &target.to_string()]);
     let finished = process::finish(&mut ping, "", Duration::from_secs(60) + Duration::from_secs(2) * count)?;
-    parse_ping(&finished.stdout).with_context(|| format!("{}\n{}", finished.title, finished.stderr))
+    parse_ping(&finished.stdout, count).with_context(|| format!("{}\n{}", finished.title, finished.stderr))
 }
 
-fn parse_ping(text: &str) -> Result<Pings> {
-    let counts = text.lines().find(|line| line.contains("packets transmitted")).context("ping printed no counts")?;
-    let number = |suffix: &str| {
-        let field = counts.split(',').map(str::trim).find(|field| field.ends_with(suffix));
-        field
-            .and_then(|field| field.split(' ').next()?.parse().ok())
-            .with_context(|| format!("no «{suffix}»: {counts}"))
-    };
+fn parse_ping(text: &str, count: u32) -> Result<Pings> {
+    ensure!(text.contains("packets transmitted"), "ping printed no counts");
     let mean = match text.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = ")) {
         Some(times) => {
             let mean = times.split('/').nth(1).and_then(|mean| mean.parse::<f64>().ok());
@@ -110,7 +106,6 @@ fn parse_ping(text: &str) -> Result<Pings> {
         }
         None => None,
     };
-    let (sent, received): (u32, u32) = (number("packets transmitted")?, number("received")?);
     let answered: BTreeSet<u32> = text
         .lines()
         .filter(|line| line.contains(" bytes from "))
@@ -121,9 +116,9 @@ fn parse_ping(text: &str) -> Result<Pings> {
     times.sort_by(f64::total_cmp);
     let p99 = times.get((times.len() * 99).div_ceil(100).saturating_sub(1));
     let p99 = p99.map(|milliseconds| Duration::from_secs_f64(milliseconds / 1000.0));
-    let first_missing = (1..sent).find(|number| !answered.contains(number));
-    let not_waited_for = sent > 1 && received + 1 == sent && first_missing.is_none();
-    Ok(Pings { sent: sent - u32::from(not_waited_for), received, first_missing, mean, p99 })
+    let received = answered.range(1..=count).count() as u32;
+    let first_missing = (1..=count).find(|number| !answered.contains(number));
+    Ok(Pings { sent: count, received, first_missing, mean, p99 })
 }
 
 /// A running iperf3 server that is ended on drop.
@@ -239,7 +234,8 @@ mod tests {
 
     #[test]
     fn answers_and_silence_of_ping_are_read() {
-        let run = |answered: &[u32], sent: u32| {
+        let run = |answered: &[u32], count: u32| {
+            let sent = count + 1;
             let answers: String = answered
                 .iter()
                 .map(|number| format!("64 bytes from 10.0.0.1: icmp_seq={number} ttl=64 time=0.{number}49 ms\n"))
@@ -250,20 +246,20 @@ mod tests {
                  rtt min/avg/max/mdev = 0.040/1.500/0.061/0.008 ms\n",
                 answered.len()
             );
-            parse_ping(&text).unwrap()
+            parse_ping(&text, count).unwrap()
         };
         let mean = Some(Duration::from_micros(1500));
         let p99 = |micros| Some(Duration::from_micros(micros));
         let expected = Pings { sent: 5, received: 4, first_missing: Some(2), mean, p99: p99(549) };
-        assert_eq!(run(&[1, 3, 4, 5], 5), expected);
+        assert_eq!(run(&[1, 3, 4, 5], 5), expected, "the sixth is not counted");
         let expected = Pings { sent: 4, received: 4, first_missing: None, mean, p99: p99(449) };
-        assert_eq!(run(&[4, 1, 2, 3], 5), expected);
+        assert_eq!(run(&[4, 1, 2, 3], 4), expected);
         let expected = Pings { sent: 5, received: 3, first_missing: Some(4), mean, p99: p99(349) };
         assert_eq!(run(&[1, 2, 3], 5), expected);
         let text = "3 packets transmitted, 0 received, +3 errors, 100% packet loss, time 2031ms\npipe 3\n";
         let silence = Pings { sent: 3, received: 0, first_missing: Some(1), mean: None, p99: None };
-        assert_eq!(parse_ping(text).unwrap(), silence);
-        assert!(parse_ping("ping: connect: Network is unreachable").is_err());
+        assert_eq!(parse_ping(text, 3).unwrap(), silence);
+        assert!(parse_ping("ping: connect: Network is unreachable", 1).is_err());
     }
 
     #[test]
