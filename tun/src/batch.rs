@@ -18,6 +18,8 @@ pub struct PacketBatch {
     arena: Box<[u8]>,
     packets: Vec<Entry>,
     max_packets: usize,
+    /// Packets of this batch at most.
+    limit: usize,
     /// Where the next entry begins.
     end: usize,
 }
@@ -50,7 +52,7 @@ impl PacketBatch {
     pub fn with_capacity(bytes: usize, packets: usize) -> Self {
         let arena = vec![0; bytes.max(MAX_ENTRY)].into_boxed_slice();
         let max_packets = packets.max(1);
-        Self { arena, packets: Vec::with_capacity(max_packets), max_packets, end: 0 }
+        Self { arena, packets: Vec::with_capacity(max_packets), max_packets, limit: max_packets, end: 0 }
     }
 
     /// Room for the next packet, [`MAX_PACKET`] bytes; `None` when the batch is full.
@@ -102,9 +104,15 @@ impl PacketBatch {
         self.packets.is_empty()
     }
 
-    /// Whether no further packet fits.
+    /// Whether no further packet is taken: none fits, or it is time to do something with those that are there.
+    #[inline]
     pub fn is_full(&self) -> bool {
-        self.packets.len() >= self.max_packets || self.end + MAX_ENTRY > self.arena.len()
+        self.packets.len() >= self.limit || self.end + MAX_ENTRY > self.arena.len()
+    }
+
+    /// Takes no more than `packets` from now on, and no fewer than one.
+    pub fn set_limit(&mut self, packets: usize) {
+        self.limit = packets.clamp(1, self.max_packets);
     }
 
     /// Forgets all packets.
@@ -140,6 +148,8 @@ pub struct Received {
 pub struct DatagramBatch {
     arena: Box<[u8]>,
     received: Vec<Received>,
+    /// Slots that are offered.
+    limit: usize,
 }
 
 impl DatagramBatch {
@@ -151,12 +161,18 @@ impl DatagramBatch {
         Self {
             arena: vec![0; Self::SLOTS * RECEIVE_SLOT].into_boxed_slice(),
             received: Vec::with_capacity(Self::SLOTS),
+            limit: Self::SLOTS,
         }
     }
 
     /// The slots that are still free, in the order in which [`commit`](Self::commit) fills them.
     pub fn free(&mut self) -> impl ExactSizeIterator<Item = &mut [u8]> {
-        self.arena.chunks_exact_mut(RECEIVE_SLOT).skip(self.received.len())
+        self.arena.chunks_exact_mut(RECEIVE_SLOT).take(self.limit).skip(self.received.len())
+    }
+
+    /// Offers no more than `slots` from now on, and no fewer than one.
+    pub fn set_limit(&mut self, slots: usize) {
+        self.limit = slots.clamp(1, Self::SLOTS);
     }
 
     /// Takes the next free slot, now filled as `received` says. Without a free slot, it takes nothing.
@@ -188,9 +204,10 @@ impl DatagramBatch {
         self.received.is_empty()
     }
 
-    /// Whether every slot is filled, so that there may be more to read.
+    /// Whether every slot that is offered is filled, so that there may be more to read.
+    #[inline]
     pub fn is_full(&self) -> bool {
-        self.received.len() >= Self::SLOTS
+        self.received.len() >= self.limit
     }
 
     /// Frees all slots.
@@ -202,6 +219,38 @@ impl DatagramBatch {
 impl Default for DatagramBatch {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How many packets a batch should take before something is done with them.
+///
+/// A lone packet leaves before the device is asked for a second one, and a lone datagram is not received with room for a
+/// megabyte made ready: each costs a microsecond or two where nothing else is going on. Under load batches are as long as
+/// they can be, after two or three short ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appetite {
+    now: usize,
+    least: usize,
+    most: usize,
+}
+
+impl Appetite {
+    /// Begins with `least`.
+    pub(crate) const fn new(least: usize, most: usize) -> Self {
+        Self { now: least, least, most }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.now
+    }
+
+    /// Grows if a batch was as long as it was allowed to be, and shrinks if it was short.
+    pub(crate) fn learn(&mut self, taken: usize, full: bool) {
+        if full {
+            self.now = (self.now * APPETITE_STEP).min(self.most);
+        } else if taken < self.now / APPETITE_STEP {
+            self.now = (self.now / APPETITE_STEP).max(self.least);
+        }
     }
 }
 
@@ -232,6 +281,9 @@ pub const TAILROOM: usize = TunPacket::TAILROOM;
 
 /// The longest packet, by IPv4's total length field (RFC 791) and more than any IPv6 packet that is no jumbogram.
 pub const MAX_PACKET: usize = 65_535;
+
+/// How fast an [`Appetite`] grows and shrinks.
+const APPETITE_STEP: usize = 4;
 
 /// The most that one entry of a [`PacketBatch`] takes.
 pub(crate) const MAX_ENTRY: usize = (HEADROOM + MAX_PACKET + TAILROOM).next_multiple_of(ALIGN);
@@ -294,6 +346,42 @@ mod tests {
         batch.clear();
         batch.commit(MAX_PACKET + 1);
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn an_appetite_grows_with_what_there_is() {
+        let mut appetite = Appetite::new(2, 100);
+        let limits: Vec<usize> = [(2, true), (8, true), (32, true), (100, true), (30, false), (10, false), (0, false)]
+            .into_iter()
+            .map(|(taken, full)| {
+                appetite.learn(taken, full);
+                appetite.limit()
+            })
+            .collect();
+        assert_eq!(limits, [8, 32, 100, 100, 100, 25, 6]);
+        appetite.learn(0, false);
+        appetite.learn(0, false);
+        assert_eq!(appetite.limit(), 2);
+    }
+
+    #[test]
+    fn a_limit_is_a_full_batch() {
+        let mut packets = PacketBatch::new();
+        packets.set_limit(2);
+        for expected in [true, true, false] {
+            assert_eq!(packets.slot().is_some(), expected);
+            packets.commit(1);
+        }
+        assert!(packets.is_full() && packets.len() == 2);
+        packets.set_limit(3);
+        assert!(!packets.is_full());
+        let mut datagrams = DatagramBatch::new();
+        datagrams.set_limit(2);
+        assert_eq!(datagrams.free().len(), 2);
+        datagrams.commit(received(1, 1));
+        assert!(datagrams.free().len() == 1 && !datagrams.is_full());
+        datagrams.commit(received(1, 1));
+        assert!(datagrams.free().len() == 0 && datagrams.is_full());
     }
 
     #[test]

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use adit_core::{Command, DropReason, Engine, Event, OffloadSide, Outputs, Source, TunPacket};
 
-use crate::batch::{DatagramBatch, PacketBatch};
+use crate::batch::{Appetite, DatagramBatch, PacketBatch};
 use crate::clock::Clock;
 use crate::device::Device;
 use crate::engine::PacketEngine;
 use crate::handle::{EventSink, Inbox, Mail, MtuError, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
+use crate::memory::TABLE;
 use crate::queue::{SendQueue, WriteQueue};
 use crate::reactor::{End, Reactor, Readiness, Ready};
 use crate::socket::{BindError, Socket};
@@ -34,6 +35,8 @@ pub struct Pump<D, S, E = Engine> {
     events: Box<dyn EventSink>,
     packets: PacketBatch,
     datagrams: DatagramBatch,
+    /// How long batches of both should be.
+    appetites: Appetites,
     sending: SendQueue,
     writing: WriteQueue,
     /// What may be possible without waiting: true until it was tried in vain.
@@ -75,6 +78,12 @@ pub enum ExitReason {
     Poller(io::Error),
 }
 
+#[derive(Debug)]
+struct Appetites {
+    packets: Appetite,
+    datagrams: Appetite,
+}
+
 /// A broken socket that is to be bound anew.
 #[derive(Debug, Clone, Copy)]
 struct Repair {
@@ -112,6 +121,11 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
             events: Box::new(events),
             packets: PacketBatch::new(),
             datagrams: DatagramBatch::new(),
+            appetites: Appetites {
+                packets: Appetite::new(1, TABLE.packets),
+                // One slot that stays empty shows that a datagram was alone.
+                datagrams: Appetite::new(2, TABLE.receive_slots),
+            },
             sending: SendQueue::new(),
             writing,
             ready: Ready { device: Readiness::ALL, socket: Readiness::ALL },
@@ -259,9 +273,11 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
             return Ok(false);
         }
         self.datagrams.clear();
+        self.datagrams.set_limit(self.appetites.datagrams.limit());
         if let Err(error) = self.socket.recv_batch(&mut self.datagrams) {
             self.socket_broken(now, &error);
         }
+        self.appetites.datagrams.learn(self.datagrams.len(), self.datagrams.is_full());
         self.ready.socket.readable &= self.datagrams.is_full();
         if self.datagrams.is_empty() {
             return Ok(false);
@@ -291,7 +307,9 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
             return Ok(false);
         }
         self.packets.clear();
+        self.packets.set_limit(self.appetites.packets.limit());
         self.device.recv_batch(&mut self.packets).map_err(ExitReason::DeviceGone)?;
+        self.appetites.packets.learn(self.packets.len(), self.packets.is_full());
         self.ready.device.readable &= self.packets.is_full();
         if self.packets.is_empty() {
             return Ok(false);
