@@ -45,7 +45,8 @@ pub struct Pings {
     pub p99: Option<Duration>,
 }
 
-/// Pings `target` from `namespace`, `count` times every `interval`; each answer may take a second.
+/// Pings `target` from `namespace`, `count` times every `interval`; each answer may take a second. More than one ping are
+/// followed by another that does not count, because ping(8) hardly waits for the answer to its last one.
 ///
 /// No answer is a result, not an error.
 ///
