@@ -40,11 +40,12 @@ fn build(context: &Context) -> Result<PathBuf> {
     let mut build = context.cargo();
     build.args(["build", "--package", "adit-benches", "--profile", "bench", "--bench", TARGET]);
     build.args(["--message-format", "json-render-diagnostics"]);
-    let messages = context.temporary.join("cargo-messages");
-    build.stdout(File::create(&messages).context("temporary file")?);
+    // It has a name only while it is open, so that nothing is left however this ends.
+    let messages = tempfile::NamedTempFile::new_in(&context.temporary).context("temporary file")?;
+    build.stdout(messages.reopen().context("temporary file")?);
     command::run_silently(&mut build, BUILD_LIMIT)?;
-    let messages = std::fs::read(&messages).context("what cargo said")?;
-    Message::parse_stream(messages.as_slice())
+    let said = std::fs::read(messages.path()).context("what cargo said")?;
+    Message::parse_stream(said.as_slice())
         .filter_map(|message| match message {
             Ok(Message::CompilerArtifact(artifact)) if artifact.target.name == TARGET => artifact.executable,
             _ => None,
