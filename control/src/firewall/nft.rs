@@ -120,7 +120,9 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> 
 fn refusal(action: &str, complaint: &str) -> FirewallError {
     let action = action.to_owned();
     let message = complaint.trim().to_owned();
-    if message.contains("Operation not permitted") {
+    // A listing that is not permitted fails without a word.
+    let unprivileged = message.is_empty() && !nix::unistd::geteuid().is_root();
+    if unprivileged || message.contains("Operation not permitted") {
         FirewallError::Permission { action }
     } else if ["not supported", "No such file or directory"].iter().any(|sign| message.contains(sign)) {
         FirewallError::Kernel { action, message }
