@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod config;
+pub mod debounce;
 pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod recover;

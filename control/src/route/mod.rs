@@ -12,6 +12,7 @@ mod address;
 mod change;
 mod error;
 mod link;
+mod monitor;
 mod netlink;
 mod plan;
 mod routes;
@@ -22,6 +23,7 @@ mod underlay;
 use std::collections::HashSet;
 
 pub use error::{Reason, RouteError};
+pub use monitor::Monitor;
 
 use crate::journal::{Entry, Journal, Mtu};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
