@@ -10,6 +10,7 @@
 
 mod address;
 mod change;
+mod closed;
 mod error;
 mod link;
 mod monitor;
@@ -22,6 +23,7 @@ mod underlay;
 
 use std::collections::HashSet;
 
+pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use error::{Reason, RouteError};
 pub use monitor::Monitor;
 
@@ -42,6 +44,8 @@ pub struct Applied {
     pub fwmark: Option<u32>,
     /// The table that holds the default routes, if it is a full tunnel.
     pub table: Option<u32>,
+    /// How many changes this call has made.
+    pub changed: usize,
 }
 
 /// Fills in the mark and the table of a full tunnel where the settings leave them open, and returns the mark.
@@ -86,6 +90,7 @@ pub async fn apply(ifname: &str, settings: &Settings, journal: &mut Journal) -> 
         mtu,
         fwmark: policy.map(|policy| policy.fwmark),
         table: policy.map(|policy| policy.table),
+        changed: missing.len(),
     })
 }
 
