@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use adit_control::api::{self, ApiClient};
 use adit_control::config::{self, Loaded};
-use adit_control::tunnel::{self, Directories, Ended, Options, Tunnel, TunnelError};
+use adit_control::tunnel::{self, Directories, Options, Tunnel, TunnelError};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -258,15 +258,12 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
         report(&Report::Ready { pid: std::process::id() })?;
         let_go_of_stdout()?;
     }
-    let ended = until_told(&mut tunnel, &mut signals).await;
+    until_told(&mut tunnel, &mut signals).await;
     let stopped = tunnel.stop().await.map_err(|error| failure(&error));
-    if options.report_ready && stopped.is_ok() && ended != Some(Ended::PumpEnded) {
+    if options.report_ready && stopped.is_ok() {
         remove_default_log(&name);
     }
-    match ended {
-        Some(Ended::PumpEnded) => stopped.and(Err(Failure::failed("the device is gone: somebody has removed it"))),
-        _ => stopped,
-    }
+    stopped
 }
 
 /// Removes the log that nobody asked for, after a clean end; after any other it tells what happened.
@@ -278,13 +275,13 @@ fn remove_default_log(name: &str) {
     }
 }
 
-/// Waits for a reason to end; `None` is a signal.
-async fn until_told(tunnel: &mut Tunnel, signals: &mut Signals) -> Option<Ended> {
+/// Waits for a reason to end: a signal, a request, or that the tunnel has ended by itself.
+async fn until_told(tunnel: &mut Tunnel, signals: &mut Signals) {
     loop {
         tokio::select! {
-            ended = tunnel.wait() => return Some(ended),
+            _ended = tunnel.wait() => return,
             told = signals.next() => match told {
-                Told::End => return None,
+                Told::End => return,
                 Told::Reload => match tunnel.reload().await {
                     Ok(notes) if notes.is_empty() => {}
                     Ok(notes) => tracing::warn!(notes = %notes.join("; "), "the configuration was reloaded, with reservations"),

@@ -6,7 +6,7 @@
 
 pub mod api;
 pub mod config;
-#[cfg(target_os = "linux")]
+pub mod debounce;
 pub mod firewall;
 pub mod journal;
 #[cfg(target_os = "linux")]

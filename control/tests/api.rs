@@ -37,6 +37,7 @@ impl ApiHandler for Tunnel {
             listen_port: reply.listen_port,
             fwmark: reply.fwmark,
             config: None,
+            repairs: 0,
         };
         Ok((&reply.snapshot, facts).into())
     }

@@ -25,6 +25,8 @@ pub struct TunnelFacts {
     pub fwmark: u32,
     /// The file that it was configured from.
     pub config: Option<PathBuf>,
+    /// How many changes of its routing by others were repaired.
+    pub repairs: u64,
 }
 
 /// A tunnel at one moment.
@@ -46,6 +48,9 @@ pub struct StatusReport {
     pub mtu: usize,
     /// The file that it was configured from.
     pub config: Option<PathBuf>,
+    /// How many changes that others had made to the tunnel's addresses, routes and rules were repaired.
+    #[serde(default)]
+    pub repairs: u64,
     /// Counters of all peers together, those removed meanwhile included.
     pub engine: EngineCounters,
     /// Drops by the reason's name; reasons that never occurred are not listed.
@@ -126,6 +131,7 @@ impl From<(&Snapshot, TunnelFacts)> for StatusReport {
             mtu: snapshot.mtu,
             // JSON has no form for a path that is not UTF-8, and one odd byte must not cost the whole report.
             config: facts.config.map(|path| path.to_string_lossy().into_owned().into()),
+            repairs: facts.repairs,
             engine: (&snapshot.engine).into(),
             drops: by_name(&snapshot.engine.drops),
             peers: snapshot.peers.iter().map(|peer| PeerReport::new(peer, snapshot.at)).collect(),
@@ -226,6 +232,7 @@ mod tests {
             listen_port: Some(51820),
             fwmark: 7,
             config: Some("/etc/adit/adit0.conf".into()),
+            repairs: 3,
         };
         let report = StatusReport::from((&snapshot, facts));
 
@@ -238,6 +245,7 @@ mod tests {
         assert_eq!(json["public_key"], private.public_key().to_base64());
         assert_eq!(json["uptime_s"], 2.5);
         assert_eq!(json["drops"], serde_json::json!({"spoofed_source": 3}));
+        assert_eq!(json["repairs"], 3);
         assert_eq!(json["engine"]["cookies_sent"], 8);
         assert_eq!(json["peers"][0]["latest_handshake_age_s"], 1.5);
         assert_eq!(json["peers"][0]["handshake_rtt_ms"], 12.5);

@@ -10,9 +10,11 @@
 
 mod address;
 mod change;
+mod closed;
 mod error;
 mod link;
 mod local;
+mod monitor;
 mod netlink;
 mod plan;
 mod routes;
@@ -24,7 +26,9 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
+pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use error::{Reason, RouteError};
+pub use monitor::Monitor;
 
 use crate::firewall;
 use crate::journal::{Entry, Journal};

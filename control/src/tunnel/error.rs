@@ -79,6 +79,22 @@ pub enum TunnelError {
     /// The tunnel is being stopped.
     #[error("the tunnel is being stopped")]
     Stopping,
+    /// The tunnel has ended by itself.
+    #[error("the device is gone: somebody has removed it{}", if *closed { closed_until(name) } else { String::new() })]
+    DeviceGone {
+        /// The tunnel.
+        name: String,
+        /// Whether the host was left closed for what the tunnel carried.
+        closed: bool,
+    },
+    /// A start has failed on a host that an earlier run has left closed, and still is.
+    #[error("{cause}{}", closed_until(name))]
+    StillClosed {
+        /// The tunnel.
+        name: String,
+        /// Why the start has failed.
+        cause: Box<TunnelError>,
+    },
     /// The system gives no threads, random numbers or the like.
     #[error("{action}: {source}")]
     System {
@@ -118,6 +134,7 @@ impl TunnelError {
             Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
             Self::Resolve { .. } => Kind::Network,
             Self::Stopping => Kind::Stopped,
+            Self::StillClosed { cause, .. } => cause.kind(),
             Self::Device(TunError::Exists { .. })
             | Self::Bind(BindError::PortBusy { .. })
             | Self::Journal(JournalError::Exists { .. })
@@ -136,4 +153,11 @@ impl TunnelError {
             _ => Kind::Other,
         }
     }
+}
+
+fn closed_until(name: &str) -> String {
+    format!(
+        "; the host stays closed for what the tunnel carried until `adit down {name}`, `adit recover {name}` or the next \
+         `adit up {name}`"
+    )
 }

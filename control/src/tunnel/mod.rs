@@ -11,6 +11,9 @@ mod change;
 mod error;
 mod events;
 mod hooks;
+mod pace;
+mod predecessor;
+mod repair;
 mod resolve;
 mod save;
 mod serve;
@@ -19,7 +22,7 @@ mod timestamp;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use adit_tun::device::linux::LinuxTun;
@@ -34,6 +37,7 @@ use crate::route;
 use crate::settings::Settings;
 pub use error::{Kind, TunnelError};
 use events::Watcher;
+use repair::Repair;
 use resolve::Resolved;
 use serve::Servers;
 
@@ -86,6 +90,10 @@ pub struct Tunnel {
     servers: Servers,
     watcher: Watcher,
     pump: PumpThread,
+    /// `None` where changes by others cannot be noticed.
+    repair: Option<Repair>,
+    /// Whether [`wait`](Self::wait) has told that the tunnel has ended by itself.
+    lost: bool,
 }
 
 /// The packet loop's thread, which gives device and sockets back.
@@ -112,6 +120,10 @@ struct Shared {
     /// Gives the start up, as long as it lasts.
     cancel: Arc<Notify>,
     stop_requested: Notify,
+    /// Whether somebody has asked for the end, and so for a host that is open again.
+    down_requested: AtomicBool,
+    /// How many changes by others were repaired.
+    repairs: AtomicU64,
     /// How the way down ended, for those who asked for it.
     outcome: watch::Sender<Option<Result<(), ApiError>>>,
     /// The mark of the tunnel's own datagrams; 0 is none.
@@ -149,7 +161,10 @@ impl Tunnel {
     pub async fn wait(&mut self) -> Ended {
         tokio::select! {
             () = self.shared.stop_requested.notified() => Ended::Requested,
-            () = self.watcher.pump_ended() => Ended::PumpEnded,
+            () = self.watcher.pump_ended() => {
+                self.lost = true;
+                Ended::PumpEnded
+            }
         }
     }
 
@@ -164,11 +179,20 @@ impl Tunnel {
 
     /// Takes the tunnel down and undoes everything that it changed.
     ///
+    /// A tunnel that has ended by itself, as [`wait`](Self::wait) tells, takes the host's protection along only if it was
+    /// a split tunnel: a full tunnel's rules stay, so that nothing that it carried leaves in the clear, and so does the
+    /// journal. Hooks run in either case, since what they undo is their own.
+    ///
     /// # Errors
     /// What could not be undone, and stays in the journal for `adit recover`; everything else was.
+    /// [`TunnelError::DeviceGone`] for a tunnel that has ended by itself.
     pub async fn stop(self) -> Result<(), TunnelError> {
-        let Self { shared, servers, watcher, pump } = self;
+        let Self { shared, servers, watcher, pump, repair, lost } = self;
         let mut state = shared.state.lock().await.take().ok_or(TunnelError::Stopping)?;
+        if let Some(repair) = repair {
+            repair.end().await;
+        }
+        let closed = lost && !shared.down_requested.load(Ordering::Relaxed) && route::keeps_closed(&state.journal);
         let interface = &state.config.interface;
         let mut ended = hooks::run_all("PreDown", &interface.pre_down, &shared.name).await;
         let snapshot = shared.snapshot().await;
@@ -178,17 +202,23 @@ impl Tunnel {
                 ended = ended.and(save::save(&shared.path, &state, shared.fwmark.load(Ordering::Relaxed), snapshot));
             }
         }
-        let undone = route::undo(&mut state.journal).await;
+        let undone = if closed {
+            route::undo_but_stay_closed(&mut state.journal).await
+        } else {
+            route::undo(&mut state.journal).await
+        };
         shared.pump.stop();
         // The thread ends at once: it was told to, or has ended already. Dropping what it returns removes the interface.
         drop(tokio::task::spawn_blocking(move || pump.join()).await);
         watcher.finish().await;
         let after = hooks::run_all("PostDown", &interface.post_down, &shared.name).await;
         let undone = match undone {
+            Ok(()) if closed => Ok(()),
             Ok(()) => state.journal.remove().map_err(TunnelError::from),
             Err(error) => Err(error.into()),
         };
-        let result = undone.and(ended).and(after);
+        let gone = if lost { Err(TunnelError::DeviceGone { name: shared.name.clone(), closed }) } else { Ok(()) };
+        let result = undone.and(gone).and(ended).and(after);
         tracing::info!(tunnel = %shared.name, "tunnel is down");
         // Whoever asked for the end is told what failed, and takes the closed connection for the sign that all is undone.
         shared.outcome.send_replace(Some(result.as_ref().copied().map_err(serve::api_error)));

@@ -92,6 +92,7 @@ impl ApiHandler for Shared {
             listen_port: Some(snapshot.port),
             fwmark: self.fwmark.load(Ordering::Relaxed),
             config: Some(self.path.clone()),
+            repairs: self.repairs.load(Ordering::Relaxed),
         };
         Ok(StatusReport::from((&snapshot.engine, facts)))
     }
@@ -101,6 +102,7 @@ impl ApiHandler for Shared {
     }
 
     async fn down(&self) -> Result<(), ApiError> {
+        self.down_requested.store(true, Ordering::Relaxed);
         // A start that is under way is given up; one that is done no longer listens to that.
         self.cancel.notify_one();
         self.stop_requested.notify_one();

@@ -1,7 +1,8 @@
-//! Bringing a tunnel up, step by step; whatever fails undoes what came before it.
+//! Bringing a tunnel up, step by step; whatever fails undoes what came before it, and leaves a host that it found closed
+//! as closed as it was.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_core::{Command, Engine, EngineConfig};
@@ -12,14 +13,15 @@ use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
+use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_closed};
+use super::repair::Repair;
 use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
 use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
 use crate::api::ApiServer;
 use crate::config::{Config, Table};
-use crate::journal::{Entry, Journal, JournalError};
-use crate::recover::{Recovered, recover};
-use crate::route::{self, RouteError};
+use crate::journal::Entry;
+use crate::route::{self, Applied, Monitor};
 use crate::settings::{RouteTable, Settings, Wanted};
 use crate::uapi::UapiServer;
 
@@ -28,19 +30,25 @@ const FIRST_MTU: u16 = 1420;
 
 /// Brings a tunnel up.
 pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
+    let (dir, name) = (options.directories.runtime.clone(), options.name.clone());
+    try_start(options).await.map_err(|error| with_closed(&dir, &name, error))
+}
+
+async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
     let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, cancel } = options;
     let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
 
-    recover_predecessor(&directories.runtime, &name).await?;
+    refuse_running(&directories.runtime, &name)?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
-    let mut journal = Journal::create(&directories.runtime, &name)?;
-    let parts = match prepare(&name, &config, offload, &resolved, &directories, &api, &mut journal).await {
+    let mut inheritance = inherit(&directories.runtime, &name).await?;
+    let parts = match prepare(&name, &config, offload, &resolved, &directories, &api, &mut inheritance).await {
         Ok(parts) => parts,
         Err(error) => {
-            forget(journal).await;
+            forget(inheritance.journal, inheritance.closed).await;
             return Err(error);
         }
     };
+    let Inheritance { journal, closed, mark: former_mark } = inheritance;
     let Parts { settings, mark, uapi, watcher, pump, thread } = parts;
     let fwmark_from_user = config.interface.fwmark.is_some_and(|mark| mark != 0);
     let shared = Arc::new(Shared {
@@ -52,20 +60,27 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
         pump,
         cancel: Arc::clone(&cancel),
         stop_requested: Notify::new(),
+        down_requested: AtomicBool::new(false),
+        repairs: AtomicU64::new(0),
         outcome: watch::Sender::new(None),
-        fwmark: AtomicU32::new(mark),
+        fwmark: AtomicU32::new(former_mark.unwrap_or(mark)),
         state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, journal })),
     });
     // Hooks may call wg(8), so the sockets answer before the first of them runs.
     let servers = Servers::spawn(uapi, api, &shared);
-    match unless(&cancel, bring_up(&shared, &watcher, handshake_wait)).await {
-        Ok(()) => {
+    // It hears of the changes that follow, and so looks at them once more when all is up.
+    let monitor =
+        Monitor::open().inspect_err(|error| tracing::warn!(%error, "changes by others will not be noticed")).ok();
+    match unless(&cancel, bring_up(&shared, &watcher, handshake_wait, former_mark.map(|former| (former, mark)))).await {
+        Ok(Applied { index, .. }) => {
             tracing::info!(tunnel = %shared.name, "tunnel is up");
-            Ok(Tunnel { shared, servers, watcher, pump: thread })
+            let repair = monitor.map(|monitor| Repair::spawn(monitor, &shared, index));
+            Ok(Tunnel { shared, servers, watcher, pump: thread, repair, lost: false })
         }
         Err(error) => {
+            let stay_closed = closed && !shared.down_requested.load(Ordering::Relaxed);
             if let Some(state) = shared.state.lock().await.take() {
-                forget(state.journal).await;
+                forget(state.journal, stay_closed).await;
             }
             shared.pump.stop();
             drop(tokio::task::spawn_blocking(move || thread.join()).await);
@@ -94,14 +109,16 @@ async fn prepare(
     resolved: &Resolved,
     directories: &Directories,
     api: &ApiServer,
-    journal: &mut Journal,
+    inheritance: &mut Inheritance,
 ) -> Result<Parts, TunnelError> {
+    let Inheritance { journal, mark: former_mark, .. } = inheritance;
     journal.record(Entry::Socket { path: api.path().to_owned() })?;
     let uapi = UapiServer::bind(&directories.uapi, name).await?;
     journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
     let mut settings = settings_of(config, resolved);
     let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
-    let socket = UdpSockets::bind(UdpOptions { port: config.interface.listen_port.unwrap_or(0), mark })?;
+    let port = config.interface.listen_port.unwrap_or(0);
+    let socket = UdpSockets::bind(UdpOptions { port, mark: former_mark.unwrap_or(mark) })?;
     let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
     let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false, offload })?;
     let engine = Engine::new(EngineConfig {
@@ -121,8 +138,14 @@ async fn prepare(
     Ok(Parts { settings, mark, uapi, watcher, pump, thread })
 }
 
-/// Configures the engine, tries a handshake and applies the settings.
-async fn bring_up(shared: &Shared, watcher: &Watcher, handshake_wait: Duration) -> Result<(), TunnelError> {
+/// Configures the engine, tries a handshake and applies the settings. On a host that an earlier run has left closed, only
+/// the former of two marks gets out until then.
+async fn bring_up(
+    shared: &Shared,
+    watcher: &Watcher,
+    handshake_wait: Duration,
+    marks: Option<(u32, u32)>,
+) -> Result<Applied, TunnelError> {
     let (interface, update, has_endpoints) = {
         let state = shared.state.lock().await;
         let State { config, resolved, .. } = state.as_ref().ok_or(TunnelError::Stopping)?;
@@ -143,16 +166,22 @@ async fn bring_up(shared: &Shared, watcher: &Watcher, handshake_wait: Duration) 
         }
     }
     no_link_local_address(&shared.name);
-    {
+    let applied = {
         let mut state = shared.state.lock().await;
         let state = state.as_mut().ok_or(TunnelError::Stopping)?;
         let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+        // A hook may have chosen another one by wg(8).
+        if let Some((_, mark)) = marks.filter(|(former, _)| shared.fwmark.load(Ordering::Relaxed) == *former) {
+            shared.set_mark(mark).await?;
+        }
         shared.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
-    }
+        applied
+    };
     if let Err(error) = route::set_queue_length(&shared.name, QUEUE_LENGTH).await {
         tracing::debug!(%error, "the device keeps its short queue");
     }
-    hooks::run("PostUp", &interface.post_up, &shared.name).await
+    hooks::run("PostUp", &interface.post_up, &shared.name).await?;
+    Ok(applied)
 }
 
 /// Does `work` unless the start is cancelled; then what was begun is dropped, and undone by the caller.
@@ -173,34 +202,6 @@ fn no_link_local_address(name: &str) {
     const NONE: &str = "1";
     if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), NONE) {
         tracing::debug!(%error, "the device may get a link-local address");
-    }
-}
-
-/// Undoes what an earlier process of this name left behind when it was killed; one that is alive keeps the name.
-async fn recover_predecessor(dir: &std::path::Path, name: &str) -> Result<(), TunnelError> {
-    match recover(dir, name).await {
-        Ok(Some(Recovered::Running { pid, path })) => {
-            Err(JournalError::Exists { name: name.to_owned(), path, pid, alive: true }.into())
-        }
-        Ok(Some(Recovered::Undone)) => {
-            tracing::warn!(tunnel = name, "what an earlier run had left behind is undone");
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        Err(RouteError::Journal(error)) => Err(error.into()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Undoes everything that a start has changed until it failed.
-async fn forget(mut journal: Journal) {
-    match route::undo(&mut journal).await {
-        Ok(()) => {
-            if let Err(error) = journal.remove() {
-                tracing::error!(%error, "the journal could not be removed");
-            }
-        }
-        Err(error) => tracing::error!(%error, "not everything could be undone; `adit recover` tries again"),
     }
 }
 

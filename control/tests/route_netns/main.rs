@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod host;
+mod monitor;
 mod strict;
 
 use adit_control::journal::{Device, Entry, Journal, Target};
