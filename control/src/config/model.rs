@@ -14,7 +14,8 @@ use super::endpoint::Endpoint;
 /// A whole configuration: one interface and its peers.
 ///
 /// Values that [`parse`](super::parse) returns keep every rule of the readers; whoever builds one by hand keeps them
-/// by hand (hooks without `#` and control characters, masked allowed IPs, no public key twice).
+/// by hand (hooks without `#` and control characters, masked prefixes, none of which is both allowed and
+/// excluded, no public key twice).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// This end of the tunnel.
