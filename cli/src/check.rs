@@ -91,23 +91,28 @@ fn summary(config: &config::Config) -> String {
     parts.join(", ")
 }
 
-/// What stands below the options: examples, and the keys that other programs' manuals do not describe.
+/// What stands below the options: examples, and the keys that other programs' manuals do not describe. Lines fit into a
+/// manual page of 80 columns, which would fill longer ones anew.
 pub(crate) const HELP: &str = "\
 Examples:
   adit check ./office.conf
   adit check --json wg0
 
-Keys are those of wg(8) and wg-quick(8), and in [Interface] three more. The names in brackets are those of
-TOML and JSON, where on and off are true and false.
+Keys are those of wg(8) and wg-quick(8), and in [Interface] three
+more. The names in brackets are those of TOML and JSON, where on and
+off are true and false.
   ExcludedIPs (excluded_ips)
-      Prefixes, separated by commas, that stay outside of the tunnel though an allowed IP holds them. The
-      longest prefix that holds an address decides, allowed or excluded, at any depth.
+      Prefixes, separated by commas, that stay outside of the tunnel
+      though an allowed IP holds them. The longest prefix that holds an
+      address decides, allowed or excluded, at any depth.
       ExcludedIPs = 203.0.113.0/24, 2001:db8:113::/48
   ExcludeLocalNetworks (exclude_local_networks)
-      on: the private and link-local networks that this machine is connected to stay outside of the tunnel.
+      on: private and link-local networks that this machine is
+      connected to stay outside of the tunnel.
       ExcludeLocalNetworks = on
   KillSwitch (kill_switch)
-      on: whatever would leave outside of the tunnel is refused, but for the tunnel's own datagrams, DHCP,
-      neighbour discovery, loopback and what is excluded; also when the tunnel is killed, until `adit down`
-      or `adit recover`.
+      on: whatever would leave outside of the tunnel is refused, but
+      for the tunnel's own datagrams, DHCP, neighbour discovery,
+      loopback and what is excluded; also when the tunnel is killed,
+      until `adit down` or `adit recover`.
       KillSwitch = on";

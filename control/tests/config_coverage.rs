@@ -86,12 +86,16 @@ mod keys {
 
     #[test]
     fn a_key_that_is_nearly_one_is_told_which() {
-        let text = file("ExcludeIPs = 10.0.0.0/8\nExclude_Local_Network = on\nKill Swich = on", "ExcludedIPs = ::/1");
+        let text = file(
+            "ExcludeIPs = 10.0.0.0/8\nExclude_Local_Network = on\nKill Swich = on",
+            "ExcludedIPs = ::/1\nDisallowedIPs = ::/1",
+        );
         let expected = [
             "3:1: ExcludeIPs: unknown key in [Interface]; did you mean ExcludedIPs?",
             "4:1: Exclude_Local_Network: unknown key in [Interface]; did you mean ExcludeLocalNetworks?",
             "5:1: KillSwich: unknown key in [Interface]; did you mean KillSwitch?",
             "8:1: ExcludedIPs: this key belongs to [Interface], not to [Peer]",
+            "9:1: DisallowedIPs: unknown key in [Peer]; did you mean ExcludedIPs in [Interface]?",
         ];
         assert_eq!(errors(&text, Format::Conf), expected);
     }
@@ -122,8 +126,8 @@ mod prefixes {
         let found = errors(&text, Format::Conf);
         assert_eq!(found.len(), meant.len(), "{found:?}");
         for (error, meant) in found.iter().zip(meant) {
-            let expected = format!("write the IPv4 address; found \"::ffff:");
-            assert!(error.contains(&expected) && error.ends_with(&format!("did you mean {meant}?")), "{error}");
+            let expected = "write the IPv4 address; found \"::ffff:";
+            assert!(error.contains(expected) && error.ends_with(&format!("did you mean {meant}?")), "{error}");
         }
     }
 

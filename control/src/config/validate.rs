@@ -1,7 +1,7 @@
 //! From located texts to a [`Config`]: the rules that all formats share.
 //!
-//! Every value is looked at, whatever is wrong with the others, so that one run tells everything. Costs grow linearly
-//! with the file.
+//! Every value is looked at, whatever is wrong with the others, so that one run tells everything. What follows from
+//! several values together is the business of `coverage`. Costs grow linearly with the file.
 
 use std::collections::HashMap;
 
