@@ -17,7 +17,7 @@ use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_clos
 use super::repair::Repair;
 use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
-use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
+use super::{Directories, Options, Progress, Shared, State, Tunnel, TunnelError, hooks, timestamp};
 use crate::api::ApiServer;
 use crate::config::{Config, Table};
 use crate::journal::Entry;
@@ -35,7 +35,7 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
 }
 
 async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
-    let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, cancel } = options;
+    let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, progress, cancel } = options;
     let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
 
     refuse_running(&directories.runtime, &name)?;
@@ -58,6 +58,7 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         resolve_wait,
         started: Instant::now(),
         pump,
+        progress,
         cancel: Arc::clone(&cancel),
         stop_requested: Notify::new(),
         down_requested: AtomicBool::new(false),
@@ -169,7 +170,10 @@ async fn bring_up(
     let applied = {
         let mut state = shared.state.lock().await;
         let state = state.as_mut().ok_or(TunnelError::Stopping)?;
-        let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+        let mut tell = |done, total| {
+            shared.progress.send_replace(Progress { done, total });
+        };
+        let applied = route::apply_with(&shared.name, &state.settings, &mut state.journal, &mut tell).await?;
         // A hook may have chosen another one by wg(8).
         if let Some((_, mark)) = marks.filter(|(former, _)| shared.fwmark.load(Ordering::Relaxed) == *former) {
             shared.set_mark(mark).await?;

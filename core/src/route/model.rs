@@ -23,7 +23,7 @@ pub struct RouteInputs {
     pub allowed: Vec<(IpNet, usize)>,
     /// What is to leave by the underlay, inside allowed prefixes to any depth.
     pub excluded: Vec<IpNet>,
-    /// Whether local networks are to be reached directly; `None` is not said.
+    /// Whether local networks are to be reached directly; `None` is not said: they are unless there is a kill switch.
     pub exclude_local_networks: Option<bool>,
     /// Whether everything that would leave by the underlay is to be refused, but for what is excluded.
     pub kill_switch: bool,
@@ -58,6 +58,12 @@ impl RouteInputs {
     pub fn routing(&self) -> Routing {
         let is_asked = !self.excluded.is_empty() || self.exclude_local_networks.is_some() || self.kill_switch;
         if is_asked || self.has_looping_endpoint() { Routing::Strict } else { Routing::Plain }
+    }
+
+    /// Whether local networks are reached directly: unless it is said, they are as with wg-quick(8), but a kill switch
+    /// closes what was not asked for.
+    fn excludes_local_networks(&self) -> bool {
+        self.exclude_local_networks.unwrap_or(!self.kill_switch)
     }
 
     /// Whether an endpoint lies in an allowed IP that is no default route, whose route in main would catch marked
@@ -306,7 +312,7 @@ fn table_rules(inputs: &RouteInputs, routing: Routing, peers: &AllowedIps<usize>
         return rules;
     }
     rules.extend(inputs.excluded.iter().map(|net| Rule { net: net.trunc(), kind: RuleKind::Excluded }));
-    if inputs.exclude_local_networks == Some(true) {
+    if inputs.excludes_local_networks() {
         let trusted = inputs.connected.iter().map(IpNet::trunc).filter(trusted_local);
         rules.extend(trusted.map(|net| Rule { net, kind: RuleKind::LocalNetwork }));
     }
