@@ -88,8 +88,12 @@ fn tunnel_table(inputs: &RouteInputs, to: IpAddr) -> bool {
 fn main_table(inputs: &RouteInputs, routes: &[IpNet], to: IpAddr) -> Way {
     let own: Vec<IpNet> =
         inputs.tunnel_addresses.iter().copied().filter(|net| net.prefix_len() < net.max_prefix_len()).collect();
-    let tunnel = longest(&own, to).max(longest(routes, to));
-    if tunnel.is_some() && tunnel >= main_length(inputs, to) { into_tunnel(inputs, to) } else { Way::Underlay }
+    let (own, connected) = (longest(&own, to), longest(&inputs.connected, to));
+    let tunnel = own.max(longest(routes, to));
+    // Metric 256 against 1024.
+    let is_outdone = to.is_ipv6() && connected == tunnel && own != tunnel;
+    let is_longest = tunnel.is_some() && tunnel >= main_length(inputs, to);
+    if is_longest && !is_outdone { into_tunnel(inputs, to) } else { Way::Underlay }
 }
 
 fn is_in_main(inputs: &RouteInputs, to: IpAddr) -> bool {
