@@ -8,10 +8,12 @@
 //! excluded. Everything else fails at once, with a reset or "administratively prohibited"; only to a host behind this one
 //! that answer cannot be sent, unless it is in a local network or behind the tunnel.
 //!
-//! What it does not stop: packet sockets (AF_PACKET), as DHCP clients and sniffers have, which are below the firewall;
-//! programs with the capability to set the mark, or a DHCP port as their source; bridged frames; other network namespaces,
-//! but for what this one forwards of theirs; and whoever may change the firewall. Packets come in as before, but answers to
-//! them go only where anything may: a login over the underlay from outside the local networks ends.
+//! What it does not stop: packet sockets (AF_PACKET), as DHCP clients and sniffers have, and programs attached to devices
+//! (XDP, tc), which are below the firewall; flows that somebody's flowtable forwards past it; bridged frames; programs with
+//! the capability to set the mark, or a DHCP port as their source; other network namespaces, but for what this one forwards
+//! of theirs; and whoever may change the firewall. Packets come in as before, but answers to them go only where anything
+//! may: a login over the underlay from outside the local networks ends. Where two tunnels have kill switches, only what
+//! both let through leaves.
 
 mod error;
 mod listing;
