@@ -12,6 +12,7 @@ use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
+use super::last_addresses::LastAddresses;
 use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
 use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
@@ -29,7 +30,8 @@ const FIRST_MTU: u16 = 1420;
 /// Brings a tunnel up.
 pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
     let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, cancel } = options;
-    let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
+    let last = LastAddresses::load(&directories.state, &name);
+    let resolved = unless(&cancel, resolve(&config, resolve_wait, last)).await?;
 
     recover_predecessor(&directories.runtime, &name).await?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
