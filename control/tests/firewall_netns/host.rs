@@ -53,6 +53,10 @@ impl Host {
         host.client.ip("link set c1 addrgenmode none up");
         host.client.ip("address add 10.77.0.2/24 dev c1");
         host.client.ip("route add default via 10.77.0.1");
+        wait_until_up("v0");
+        wait_until_up("c0");
+        host.far.run(|| wait_until_up("v1"));
+        host.client.run(|| wait_until_up("c1"));
         sysctl("ipv4/ip_forward", "1");
         host
     }
@@ -66,6 +70,8 @@ impl Host {
         self.far.ip("link set t1 addrgenmode none up");
         self.far.ip("address add 10.9.0.1/24 dev t1");
         self.far.ip("route add 10.77.0.0/24 via 10.9.0.2");
+        wait_until_up(TUN);
+        self.far.run(|| wait_until_up("t1"));
     }
 }
 
@@ -132,9 +138,9 @@ impl Sniffer {
     }
 
     /// How many of the packets that came in since the last call contain each text, up to the first that contains `last`,
-    /// which has to come within a second.
+    /// which has to come within some seconds.
     pub(crate) fn heard<const N: usize>(&self, texts: [&str; N], last: &str) -> [usize; N] {
-        let (mut counts, deadline) = ([0; N], Instant::now() + Duration::from_secs(1));
+        let (mut counts, deadline) = ([0; N], Instant::now() + Duration::from_secs(5));
         let mut packet = [0; 2048];
         loop {
             match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut packet) {
@@ -218,6 +224,15 @@ pub(crate) fn send(socket: &UdpSocket, text: &str, to: &str) -> Result<(), Error
 
 pub(crate) fn ip(arguments: &str) -> String {
     run("ip", &arguments.split(' ').collect::<Vec<_>>())
+}
+
+/// What is sent before the kernel has noticed that the other end is up as well is lost.
+fn wait_until_up(device: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !ip(&format!("link show {device}")).contains("state UP") {
+        assert!(Instant::now() < deadline, "{device} does not come up");
+        std::thread::yield_now();
+    }
 }
 
 pub(crate) fn nft(command: &str) -> String {

@@ -17,7 +17,7 @@ fn foreign_tables_stay_and_removal_leaves_no_trace() {
         nft("add table inet adit-adt01");
         nft("add table ip adit-adt0");
         nft("add table inet other; add chain inet other c { type filter hook output priority 5; }");
-        nft("add rule inet other c counter accept");
+        nft("add rule inet other c ip daddr 192.0.2.77 counter accept");
         let before = nft("list ruleset");
         assert!(!firewall::exists(TUN).await.unwrap());
         firewall::remove(TUN).await.unwrap();
