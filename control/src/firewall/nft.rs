@@ -36,9 +36,13 @@ impl Nft<'_> {
     pub(super) async fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, FirewallError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let program = find(&path).ok_or(FirewallError::NoProgram)?;
-        let failed = |source| FirewallError::Run { program: program.clone(), source };
-        let mut child = Command::new(&program)
-            .arg("-j")
+        self.run_program(&program, &[&["-j"], arguments].concat(), input).await
+    }
+
+    /// Runs a program within the time limit, with bounded output; it is killed when this is dropped.
+    async fn run_program(&self, program: &Path, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, FirewallError> {
+        let failed = |source| FirewallError::Run { program: program.to_owned(), source };
+        let mut child = Command::new(program)
             .args(arguments)
             // Errors are told apart by their text.
             .env("LC_ALL", "C")
@@ -59,10 +63,16 @@ impl Nft<'_> {
         let Ok(((), output, complaint, status)) = tokio::time::timeout(self.limit, work).await else {
             return Err(FirewallError::Timeout { action: self.action.to_owned(), limit: self.limit });
         };
-        if status.map_err(failed)?.success() {
+        let status = status.map_err(failed)?;
+        if status.success() {
             return output.map_err(failed);
         }
-        Err(self.refusal(&program, &String::from_utf8_lossy(&complaint.unwrap_or_default())))
+        let complaint = complaint.unwrap_or_default();
+        let message = match in_one_line(&String::from_utf8_lossy(&complaint)) {
+            message if message.is_empty() => format!("`nft` gave no reason ({status})"),
+            message => message,
+        };
+        Err(self.refusal(program, message))
     }
 
     /// What JSON that cannot be read or written becomes.
@@ -70,9 +80,8 @@ impl Nft<'_> {
         FirewallError::Answer { action: self.action.to_owned(), message: error.to_string() }
     }
 
-    fn refusal(&self, program: &Path, complaint: &str) -> FirewallError {
+    fn refusal(&self, program: &Path, message: String) -> FirewallError {
         let action = self.action.to_owned();
-        let message = in_one_line(complaint);
         let says = |signs: &[&str]| signs.iter().any(|sign| message.contains(sign));
         if says(&["Operation not permitted"]) {
             FirewallError::Permission { action }
@@ -100,7 +109,6 @@ fn in_one_line(complaint: &str) -> String {
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     match line.char_indices().nth(MAX_MESSAGE) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None if line.is_empty() => "`nft` gave no reason".to_owned(),
         None => line,
     }
 }
@@ -134,9 +142,11 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     fn refused(complaint: &str) -> FirewallError {
         let nft = Nft { action: "set up the firewall of adt0", limit: Duration::from_secs(1) };
-        nft.refusal(Path::new("/usr/sbin/nft"), complaint)
+        nft.refusal(Path::new("/usr/sbin/nft"), in_one_line(complaint))
     }
 
     #[test]
@@ -158,8 +168,34 @@ mod tests {
             text(other),
             "cannot set up the firewall of adt0: Error: Could not process rule: Device or resource busy; ^^^"
         );
-        assert_eq!(text(""), "cannot set up the firewall of adt0: `nft` gave no reason");
         assert!(text(&"é".repeat(70_000)).chars().count() < 500);
+    }
+
+    /// What becomes of a shell's commands in place of `nft`.
+    async fn ran(commands: &str, input: &[u8], limit: Duration) -> Result<Vec<u8>, FirewallError> {
+        let nft = Nft { action: "try", limit };
+        nft.run_program(Path::new("/bin/sh"), &["-c", commands], input).await
+    }
+
+    #[tokio::test]
+    async fn a_program_is_fed_and_read_whatever_it_does() {
+        let long = vec![b'x'; 1 << 20];
+        assert_eq!(ran("cat", &long, PATIENCE).await.unwrap(), long);
+        let refused = ran("echo no >&2; exit 3", &long, PATIENCE).await.unwrap_err();
+        assert_eq!(refused.to_string(), "cannot try: no", "it does not read what it is given");
+        let silent = ran("exit 3", b"", PATIENCE).await.unwrap_err();
+        assert!(silent.to_string().contains("gave no reason (exit status: 3)"), "{silent}");
+        let endless = ran("exec yes >&2", b"", PATIENCE).await.unwrap_err();
+        assert!(endless.to_string().len() < 2 * MAX_MESSAGE, "{endless}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_given_up() {
+        let hung = ran("exec sleep 600", &vec![b'x'; 1 << 20], Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(hung, FirewallError::Timeout { .. }), "{hung}");
+        let absent = Nft { action: "try", limit: PATIENCE };
+        let absent = absent.run_program(Path::new("/nowhere/nft"), &[], b"").await.unwrap_err();
+        assert_eq!(absent.to_string(), "cannot run /nowhere/nft: No such file or directory (os error 2)");
     }
 
     #[test]
