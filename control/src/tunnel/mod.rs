@@ -11,6 +11,7 @@ mod change;
 mod error;
 mod events;
 mod hooks;
+mod last_addresses;
 mod pace;
 mod predecessor;
 mod repair;

@@ -13,6 +13,7 @@ use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
+use super::last_addresses::LastAddresses;
 use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_closed};
 use super::repair::Repair;
 use super::resolve::{Resolved, resolve};
@@ -36,7 +37,8 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
 
 async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
     let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, progress, cancel } = options;
-    let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
+    let last = LastAddresses::load(&directories.state, &name);
+    let resolved = unless(&cancel, resolve(&config, resolve_wait, last)).await?;
 
     refuse_running(&directories.runtime, &name)?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
