@@ -1,12 +1,14 @@
 //! Everything slow: configuration, what the operating system is told, and the handle of a running tunnel.
 //!
-//! `config` turns text into types, `settings` derives from them what the host must apply, `route` applies it and
-//! `journal` remembers how to undo it. `tunnel` joins these with the packet loop of adit-tun; `uapi` and `api` are the two
-//! sockets through which others talk to it.
+//! `config` turns text into types, `settings` derives from them what the host must apply, `route` and `firewall` apply it
+//! and `journal` remembers how to undo it. `tunnel` joins these with the packet loop of adit-tun; `uapi` and `api` are the
+//! two sockets through which others talk to it.
 
 pub mod api;
 pub mod config;
 pub mod debounce;
+#[cfg(target_os = "linux")]
+pub mod firewall;
 pub mod journal;
 #[cfg(target_os = "linux")]
 pub mod recover;

@@ -1,18 +1,24 @@
-//! What the host must apply so that a tunnel carries its traffic: addresses, MTU, routes and policy routing.
+//! What the host must apply so that a tunnel carries its traffic: addresses, MTU, routes, policy routing, firewall.
 //!
 //! Pure: plain values in, plain values out. It asks no kernel, so it knows neither which routing table is free nor what
-//! the underlay's MTU is; it says what is wanted and `route` finds the numbers.
+//! the underlay's MTU is nor which networks are connected; it says what is wanted and `route` finds the rest.
 //!
-//! The rules are those of wg-quick(8): `Table = off` wants no routes, a table number wants all routes in that table and no
-//! rules, and otherwise every allowed IP becomes a route in the main table, unless it is a default route, which
-//! turns on policy routing for its family.
+//! There are two ways of routing ([`Policy::main_first`] tells them apart).
+//!
+//! - *Plain* is wg-quick(8): `Table = off` wants no routes, a table number wants all routes in that table and no rules, and
+//!   otherwise every allowed IP becomes a route in the main table, unless it is a default route, which turns on policy
+//!   routing for its family. Routes of others in the main table that are more specific than a default one keep winning.
+//! - *Strict* is for whoever uses one of Adit's own keys (`ExcludedIPs`, `ExcludeLocalNetworks`, `KillSwitch`), and for an
+//!   endpoint that lies in a prefix of the tunnel, which would loop otherwise. All routes are in a table of the tunnel's
+//!   own that is looked up before the main one, so nothing there can pull traffic out. An exception is a `throw` route
+//!   (ip-route(8)): the look-up goes on in the main table, as if there were no tunnel, whatever the gateway is by then.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// The settings of a tunnel that concern the host.
@@ -22,13 +28,21 @@ pub struct Wanted {
     pub addresses: Vec<IpNet>,
     /// The allowed IPs of all peers; host bits are ignored.
     pub allowed_ips: Vec<IpNet>,
+    /// What leaves by the underlay although an allowed IP covers it; host bits are ignored.
+    pub excluded_ips: Vec<IpNet>,
+    /// Whether connected networks stay reachable; `None` is not said: they do unless there is a kill switch.
+    pub exclude_local_networks: Option<bool>,
+    /// Whether nothing may leave but by the tunnel.
+    pub kill_switch: bool,
+    /// Whether the configuration names DNS servers, so that those of the local network have no part in it.
+    pub names_dns_servers: bool,
     /// MTU in bytes as configured, or `None` to derive it from the underlay's.
     pub mtu: Option<u16>,
     /// Where routes go.
     pub table: RouteTable,
     /// The mark of the tunnel's own UDP packets as configured; 0 means the same as `None`, as in wg(8).
     pub fwmark: Option<u32>,
-    /// The resolved endpoints of all peers, for the MTU.
+    /// The resolved endpoints of all peers.
     pub endpoints: Vec<SocketAddr>,
 }
 
@@ -61,10 +75,18 @@ pub struct Settings {
     pub addresses: Vec<IpNet>,
     /// Where the interface's MTU comes from.
     pub mtu: MtuSource,
-    /// Routes through the interface, longest prefix first, without default routes of a full tunnel.
+    /// Routes in the order in which they are to be added: what stops traffic first, then longest prefix first.
     pub routes: Vec<Route>,
-    /// Policy routing, if an allowed IP is a default route and the table is chosen automatically.
-    pub full_tunnel: Option<FullTunnel>,
+    /// Policy routing, if the tunnel needs it.
+    pub policy: Option<Policy>,
+    /// Where exceptions for connected networks go, if they are asked for; `route` finds out which there are.
+    pub local_networks: Option<Place>,
+    /// What the firewall has to do, if anything.
+    pub firewall: Option<FirewallSettings>,
+    /// The mark of the tunnel's own packets, or `None` to choose the number of the table.
+    pub fwmark: Option<u32>,
+    /// The table of the tunnel's own, if it needs one.
+    pub table: TablePreference,
 }
 
 /// Where the MTU of the interface comes from.
@@ -81,30 +103,70 @@ pub enum MtuSource {
     },
 }
 
-/// A route through the tunnel's interface.
+/// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Route {
     /// The destination, host bits cleared.
     pub net: IpNet,
-    /// The routing table, or `None` for main.
-    pub table: Option<u32>,
+    /// The table.
+    pub place: Place,
+    /// Where it leads.
+    pub way: Way,
 }
 
-/// Policy routing: everything that is not the tunnel's own traffic and has no route more specific than a default one goes
-/// into the tunnel.
+/// The table of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The table with this number.
+    Table(u32),
+    /// The tunnel's own table, whose number is found when the settings are applied.
+    Own,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Into the tunnel.
+    Tunnel,
+    /// Out of the tunnel's table: the next rule decides (`throw`).
+    Underlay,
+    /// Nowhere, if the tunnel's route to the same destination is gone (`unreachable`).
+    Nowhere,
+}
+
+/// Policy routing: everything that is not the tunnel's own traffic is looked up in the tunnel's own table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FullTunnel {
-    /// Whether 0.0.0.0/0 is an allowed IP.
+pub struct Policy {
+    /// Whether IPv4 is.
     pub ipv4: bool,
-    /// Whether ::/0 is an allowed IP.
+    /// Whether IPv6 is.
     pub ipv6: bool,
-    /// The mark of the tunnel's own packets, or `None` to choose the number of the table.
-    pub fwmark: Option<u32>,
-    /// The table that holds the tunnel's default routes.
-    pub table: TablePreference,
+    /// Whether routes of the main table that are no default ones are looked at before: wg-quick's way.
+    pub main_first: bool,
 }
 
-/// Which table a full tunnel wants.
+/// What the firewall has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirewallSettings {
+    /// Whether packets to the tunnel's addresses are kept out of other interfaces, and answers to the tunnel's own packets
+    /// carry its mark, so that a strict reverse path filter lets them pass: what wg-quick does for a full tunnel.
+    pub reply_protection: bool,
+    /// What may leave beside the tunnel, if nothing else may.
+    pub kill_switch: Option<KillSwitchSettings>,
+}
+
+/// The exceptions of a kill switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KillSwitchSettings {
+    /// Prefixes that may be reached beside the tunnel.
+    pub excluded: Vec<IpNet>,
+    /// Whether connected networks may be, too.
+    pub local_networks: bool,
+    /// Whether those are closed for DNS.
+    pub no_local_dns: bool,
+}
+
+/// Which table a tunnel wants for its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TablePreference {
     /// The first one from [`FIRST_TABLE`] on that nothing uses.
@@ -119,27 +181,45 @@ impl Settings {
     pub fn new(wanted: &Wanted) -> Self {
         let fwmark = wanted.fwmark.filter(|&mark| mark != 0);
         let addresses = without_repetitions(wanted.addresses.iter().copied());
-        let mut nets = without_repetitions(wanted.allowed_ips.iter().map(IpNet::trunc));
-        nets.sort_by_key(|net| Reverse(net.prefix_len()));
-
-        let mut full_tunnel = None;
-        let routes = match wanted.table {
+        let allowed = without_repetitions(wanted.allowed_ips.iter().map(IpNet::trunc));
+        let excluded = without_repetitions(wanted.excluded_ips.iter().map(IpNet::trunc));
+        // As with wg-quick the local network stays reachable, unless that was declined or everything is to be closed.
+        let local = wanted.exclude_local_networks.unwrap_or(!wanted.kill_switch);
+        let asked = wanted.exclude_local_networks.is_some() || wanted.kill_switch || !excluded.is_empty();
+        let mut policy = None;
+        let mut local_networks = None;
+        let mut routes = match wanted.table {
             RouteTable::Off => Vec::new(),
+            // An exception is an escape from a table to the ones behind it, and behind main there is nothing.
+            RouteTable::Number(0 | TABLE_MAIN) => {
+                allowed.iter().map(|&net| route(net, Place::Table(TABLE_MAIN), Way::Tunnel)).collect()
+            }
             RouteTable::Number(number) => {
-                let table = Some(number).filter(|&n| n != 0 && n != TABLE_MAIN);
-                nets.into_iter().map(|net| Route { net, table }).collect()
+                let place = Place::Table(number);
+                local_networks = Some(place).filter(|_| asked && local);
+                let tunnel = allowed.iter().map(|&net| route(net, place, Way::Tunnel));
+                let exceptions = excluded.iter().map(|&net| route(net, place, Way::Underlay));
+                tunnel.chain(exceptions).chain(link_local(&allowed, place).filter(|_| asked)).collect()
+            }
+            RouteTable::Auto if asked || loops(&allowed, &wanted.endpoints) => {
+                policy = Policy::of(&allowed, false);
+                local_networks = Some(Place::Own).filter(|_| local);
+                strict(&allowed, &excluded, wanted.kill_switch)
             }
             RouteTable::Auto => {
-                let (defaults, others): (Vec<_>, Vec<_>) = nets.into_iter().partition(|net| net.prefix_len() == 0);
-                full_tunnel = FullTunnel::for_defaults(&defaults, fwmark);
-                let connected: Vec<IpNet> = addresses.iter().filter_map(connected_route).collect();
-                others
-                    .into_iter()
-                    .filter(|net| !connected.iter().any(|on_link| on_link.contains(net)))
-                    .map(|net| Route { net, table: None })
-                    .collect()
+                let (defaults, others): (Vec<_>, Vec<_>) = allowed.iter().partition(|net| net.prefix_len() == 0);
+                policy = Policy::of(&defaults, true);
+                plain(&defaults, &others, &addresses)
             }
         };
+        routes.sort_by_key(|route| (route.way != Way::Nowhere, Reverse(route.net.prefix_len())));
+        let kill_switch = wanted.kill_switch.then_some(KillSwitchSettings {
+            excluded,
+            local_networks: local,
+            no_local_dns: wanted.names_dns_servers,
+        });
+        let firewall = (policy.is_some() || kill_switch.is_some())
+            .then(|| FirewallSettings { reply_protection: policy.is_some(), kill_switch });
         let mtu = match wanted.mtu {
             Some(bytes) => MtuSource::Fixed(bytes),
             None => MtuSource::DeriveFromUnderlay {
@@ -147,19 +227,39 @@ impl Settings {
                 fwmark,
             },
         };
-        Self { addresses, mtu, routes, full_tunnel }
+        // wg-quick uses the mark's number for the table too. A mark that is the number of one of the kernel's own tables
+        // is a fine mark, but a tunnel's routes in the main or local table would cut the host off.
+        let table = match fwmark {
+            Some(mark) if !(TABLE_DEFAULT..=TABLE_LOCAL).contains(&mark) => TablePreference::Number(mark),
+            _ => TablePreference::FirstFree,
+        };
+        Self { addresses, mtu, routes, policy, local_networks, firewall, fwmark, table }
     }
 
     /// Whether the tunnel carries a family: it has an address or a route of it.
     #[must_use]
     pub fn carries(&self, family: Family) -> bool {
-        self.addresses.iter().chain(self.routes.iter().map(|r| &r.net)).any(|net| Family::of(net) == family)
-            || self.full_tunnel.is_some_and(|full| full.families().contains(&family))
+        let routes = self.routes.iter().filter(|route| route.way == Way::Tunnel).map(|route| &route.net);
+        self.addresses.iter().chain(routes).any(|net| Family::of(net) == family)
+    }
+
+    /// Whether the tunnel's own packets must carry a mark for its rules to tell them from others.
+    #[must_use]
+    pub fn needs_mark(&self) -> bool {
+        self.policy.is_some() || self.firewall.as_ref().is_some_and(|firewall| firewall.kill_switch.is_some())
+    }
+
+    /// Whether what the tunnel carries must not leave otherwise when the tunnel ends by itself: a full tunnel, or one with
+    /// a kill switch.
+    #[must_use]
+    pub fn fails_closed(&self) -> bool {
+        self.routes.iter().any(|route| route.way == Way::Nowhere)
+            || self.firewall.as_ref().is_some_and(|firewall| firewall.kill_switch.is_some())
     }
 }
 
-impl FullTunnel {
-    /// The families whose default route goes into the tunnel.
+impl Policy {
+    /// The families that are looked up in the tunnel's own table.
     #[must_use]
     pub fn families(&self) -> Vec<Family> {
         [(self.ipv4, Family::Ipv4), (self.ipv6, Family::Ipv6)]
@@ -168,15 +268,10 @@ impl FullTunnel {
             .collect()
     }
 
-    fn for_defaults(defaults: &[IpNet], fwmark: Option<u32>) -> Option<Self> {
-        let has = |family| defaults.iter().any(|net| Family::of(net) == family);
-        // wg-quick uses the mark's number for the table too. A mark that is the number of one of the kernel's own tables
-        // is a fine mark, but a tunnel's default route in the main or local table would cut the host off.
-        let table = match fwmark {
-            Some(mark) if !(TABLE_DEFAULT..=TABLE_LOCAL).contains(&mark) => TablePreference::Number(mark),
-            _ => TablePreference::FirstFree,
-        };
-        (!defaults.is_empty()).then(|| Self { ipv4: has(Family::Ipv4), ipv6: has(Family::Ipv6), fwmark, table })
+    /// Policy routing for the families of these prefixes, if there are any.
+    fn of(nets: &[IpNet], main_first: bool) -> Option<Self> {
+        let has = |family| nets.iter().any(|net| Family::of(net) == family);
+        (!nets.is_empty()).then(|| Self { ipv4: has(Family::Ipv4), ipv6: has(Family::Ipv6), main_first })
     }
 }
 
@@ -198,6 +293,46 @@ impl fmt::Display for Family {
             Self::Ipv6 => "IPv6",
         })
     }
+}
+
+fn route(net: IpNet, place: Place, way: Way) -> Route {
+    Route { net, place, way }
+}
+
+/// wg-quick's routes: default ones in the tunnel's own table, the others in main.
+fn plain(defaults: &[IpNet], others: &[IpNet], addresses: &[IpNet]) -> Vec<Route> {
+    let connected: Vec<IpNet> = addresses.iter().filter_map(connected_route).collect();
+    let missing = others.iter().filter(|net| !connected.iter().any(|on_link| on_link.contains(*net)));
+    let stops = defaults.iter().map(|&net| route(net, Place::Own, Way::Nowhere));
+    let tunnel = defaults.iter().map(|&net| route(net, Place::Own, Way::Tunnel));
+    stops.chain(tunnel).chain(missing.map(|&net| route(net, Place::Table(TABLE_MAIN), Way::Tunnel))).collect()
+}
+
+/// All routes in the tunnel's own table, exceptions included.
+fn strict(allowed: &[IpNet], excluded: &[IpNet], kill_switch: bool) -> Vec<Route> {
+    // A table is looked up for the families that the tunnel has prefixes of; in the other one there is nothing to except.
+    let has = |family| allowed.iter().any(|net| Family::of(net) == family);
+    let exceptions = excluded.iter().filter(|net| has(Family::of(net)));
+    let stopped = allowed.iter().filter(|net| kill_switch || net.prefix_len() == 0);
+    stopped
+        .map(|&net| route(net, Place::Own, Way::Nowhere))
+        .chain(allowed.iter().map(|&net| route(net, Place::Own, Way::Tunnel)))
+        .chain(exceptions.map(|&net| route(net, Place::Own, Way::Underlay)))
+        .chain(link_local(allowed, Place::Own))
+        .collect()
+}
+
+/// The exception for fe80::/10, whose addresses mean something on their interface only (RFC 4291 section 2.5.6).
+fn link_local(allowed: &[IpNet], place: Place) -> impl Iterator<Item = Route> + use<> {
+    let net = IpNet::V6(LINK_LOCAL);
+    let ipv6 = allowed.iter().any(|net| Family::of(net) == Family::Ipv6) && !allowed.contains(&net);
+    ipv6.then(|| route(net, place, Way::Underlay)).into_iter()
+}
+
+/// Whether packets to an endpoint would go into the tunnel although they look up the main table.
+fn loops(allowed: &[IpNet], endpoints: &[SocketAddr]) -> bool {
+    let specific = || allowed.iter().filter(|net| net.prefix_len() > 0);
+    endpoints.iter().any(|endpoint| specific().any(|net| net.contains(&endpoint.ip().to_canonical())))
 }
 
 /// The route that the kernel itself adds for an address of an interface that is up, if it adds one.
@@ -224,7 +359,7 @@ fn without_repetitions<T: std::hash::Hash + Eq + Copy>(items: impl Iterator<Item
     items.filter(|item| seen.insert(*item)).collect()
 }
 
-/// The table from which a full tunnel looks for a free one, as wg-quick does (WireGuard's port).
+/// The table from which a tunnel looks for a free one, as wg-quick does (WireGuard's port).
 pub const FIRST_TABLE: u32 = 51820;
 /// RT_TABLE_DEFAULT, linux/rtnetlink.h.
 pub const TABLE_DEFAULT: u32 = 253;
@@ -233,131 +368,8 @@ pub const TABLE_MAIN: u32 = 254;
 /// RT_TABLE_LOCAL, linux/rtnetlink.h.
 pub const TABLE_LOCAL: u32 = 255;
 
+/// Link-local addresses (RFC 4291 section 2.4).
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nets(texts: &[&str]) -> Vec<IpNet> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn wanted(addresses: &[&str], allowed_ips: &[&str]) -> Wanted {
-        Wanted { addresses: nets(addresses), allowed_ips: nets(allowed_ips), ..Wanted::default() }
-    }
-
-    fn routes(settings: &Settings) -> Vec<String> {
-        settings
-            .routes
-            .iter()
-            .map(|route| match route.table {
-                None => route.net.to_string(),
-                Some(table) => format!("{}@{table}", route.net),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn allowed_ips_become_routes_longest_prefix_first() {
-        let settings =
-            Settings::new(&wanted(&["10.0.0.2/32"], &["10.0.0.0/8", "192.168.7.9/24", "fd00::/48", "10.1.1.1/32"]));
-        assert_eq!(routes(&settings), ["fd00::/48", "10.1.1.1/32", "192.168.7.0/24", "10.0.0.0/8"]);
-        assert_eq!(settings.full_tunnel, None);
-    }
-
-    #[test]
-    fn repeated_prefixes_make_one_route() {
-        let settings = Settings::new(&wanted(&["10.0.0.2/32", "10.0.0.2/32"], &["10.9.0.0/16", "10.9.1.2/16"]));
-        assert_eq!(routes(&settings), ["10.9.0.0/16"]);
-        assert_eq!(settings.addresses, nets(&["10.0.0.2/32"]));
-    }
-
-    #[test]
-    fn a_prefix_that_is_on_link_already_needs_no_route() {
-        let allowed = ["10.0.0.0/24", "10.0.0.77/32", "10.0.0.0/16", "fd00::/64", "fd00::5/128", "fd00::/56"];
-        let settings = Settings::new(&wanted(&["10.0.0.2/24", "fd00::2/64"], &allowed));
-        assert_eq!(routes(&settings), ["fd00::/56", "10.0.0.0/16"]);
-    }
-
-    #[test]
-    fn a_host_address_covers_nothing_in_ipv4_and_itself_in_ipv6() {
-        let settings = Settings::new(&wanted(&["10.0.0.2/32", "fd00::2/128"], &["10.0.0.2/32", "fd00::2/128"]));
-        assert_eq!(routes(&settings), ["10.0.0.2/32"]);
-    }
-
-    #[test]
-    fn default_routes_turn_on_policy_routing_for_their_family_only() {
-        let settings = Settings::new(&wanted(&[], &["0.0.0.0/0", "10.0.0.0/8", "fd00::/8"]));
-        assert_eq!(routes(&settings), ["10.0.0.0/8", "fd00::/8"]);
-        let full = settings.full_tunnel.unwrap();
-        assert_eq!(full.families(), [Family::Ipv4]);
-        assert_eq!((full.fwmark, full.table), (None, TablePreference::FirstFree));
-
-        let both = Settings::new(&wanted(&[], &["::/0", "0.0.0.0/0"])).full_tunnel.unwrap();
-        assert_eq!(both.families(), [Family::Ipv4, Family::Ipv6]);
-    }
-
-    #[test]
-    fn two_halves_are_plain_routes() {
-        let settings = Settings::new(&wanted(&[], &["0.0.0.0/1", "128.0.0.0/1"]));
-        assert_eq!(routes(&settings), ["0.0.0.0/1", "128.0.0.0/1"]);
-        assert_eq!(settings.full_tunnel, None);
-    }
-
-    #[test]
-    fn a_configured_mark_is_the_table_too_unless_the_kernel_owns_that_table() {
-        for (mark, table, fwmark) in [
-            (Some(1234), TablePreference::Number(1234), Some(1234)),
-            (Some(0), TablePreference::FirstFree, None),
-            (Some(254), TablePreference::FirstFree, Some(254)),
-            (Some(252), TablePreference::Number(252), Some(252)),
-        ] {
-            let settings = Settings::new(&Wanted { fwmark: mark, ..wanted(&[], &["0.0.0.0/0"]) });
-            let full = settings.full_tunnel.unwrap();
-            assert_eq!((full.table, full.fwmark), (table, fwmark), "mark {mark:?}");
-        }
-    }
-
-    #[test]
-    fn a_table_number_takes_every_route_and_no_rules() {
-        let allowed = ["0.0.0.0/0", "10.0.0.0/24"];
-        let settings = Settings::new(&Wanted { table: RouteTable::Number(1000), ..wanted(&["10.0.0.2/24"], &allowed) });
-        assert_eq!(routes(&settings), ["10.0.0.0/24@1000", "0.0.0.0/0@1000"]);
-        assert_eq!(settings.full_tunnel, None);
-
-        for main in [0, 254] {
-            let settings = Settings::new(&Wanted { table: RouteTable::Number(main), ..wanted(&[], &allowed) });
-            assert_eq!(routes(&settings), ["10.0.0.0/24", "0.0.0.0/0"]);
-        }
-    }
-
-    #[test]
-    fn table_off_wants_no_routes() {
-        let settings = Settings::new(&Wanted { table: RouteTable::Off, ..wanted(&["10.0.0.2/24"], &["0.0.0.0/0"]) });
-        assert_eq!((settings.routes.len(), settings.full_tunnel), (0, None));
-        assert_eq!(settings.addresses, nets(&["10.0.0.2/24"]));
-    }
-
-    #[test]
-    fn the_mtu_is_fixed_or_derived_from_each_endpoint_once() {
-        let fixed = Settings::new(&Wanted { mtu: Some(1380), ..Wanted::default() });
-        assert_eq!(fixed.mtu, MtuSource::Fixed(1380));
-
-        let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
-        let endpoints = parsed(&["192.0.2.1:51820", "[::ffff:192.0.2.1]:7", "[2001:db8::1]:9", "[fe80::1%3]:9"]);
-        let derived = Settings::new(&Wanted { endpoints, fwmark: Some(7), ..Wanted::default() });
-        let endpoints = parsed(&["192.0.2.1:0", "[2001:db8::1]:0", "[fe80::1%3]:0"]);
-        assert_eq!(derived.mtu, MtuSource::DeriveFromUnderlay { endpoints, fwmark: Some(7) });
-    }
-
-    #[test]
-    fn a_family_is_carried_by_address_route_or_default() {
-        let carries = |addresses: &[&str], allowed: &[&str]| {
-            let settings = Settings::new(&wanted(addresses, allowed));
-            (settings.carries(Family::Ipv4), settings.carries(Family::Ipv6))
-        };
-        assert_eq!(carries(&["10.0.0.1/32"], &[]), (true, false));
-        assert_eq!(carries(&[], &["fd00::/8"]), (false, true));
-        assert_eq!(carries(&["10.0.0.1/32"], &["::/0"]), (true, true));
-        assert_eq!(carries(&[], &[]), (false, false));
-    }
-}
+mod tests;

@@ -62,9 +62,12 @@ fn interface() -> impl Strategy<Value = Interface> {
         (of(any::<[u8; 32]>()), of(any::<u16>()), of(any::<u32>()), of(MIN_MTU..=MAX_MTU), table(), any::<bool>());
     let search = "~?[a-z][a-z0-9_-]{0,10}(\\.[a-z0-9-]{1,10}){0,3}\\.?";
     let lists = (vec(net(), 0..5), vec(ip(), 0..3), vec(search, 0..3));
-    (numbers, lists, [hooks(), hooks(), hooks(), hooks()]).prop_map(|(numbers, lists, hooks)| {
+    let switches = (of(any::<bool>()), any::<bool>(), vec(masked(), 0..5));
+    let hooks = [hooks(), hooks(), hooks(), hooks()];
+    (numbers, lists, switches, hooks).prop_map(|(numbers, lists, switches, hooks)| {
         let (private_key, listen_port, fwmark, mtu, table, save_config) = numbers;
         let (addresses, dns, dns_search) = lists;
+        let (exclude_local_networks, kill_switch, excluded_ips) = switches;
         let [pre_up, post_up, pre_down, post_down] = hooks;
         Interface {
             private_key: private_key.map(PrivateKey::from_bytes),
@@ -75,6 +78,9 @@ fn interface() -> impl Strategy<Value = Interface> {
             dns_search,
             mtu,
             table,
+            excluded_ips: without_repeats(excluded_ips),
+            exclude_local_networks,
+            kill_switch,
             pre_up,
             post_up,
             pre_down,

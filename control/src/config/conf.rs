@@ -148,8 +148,8 @@ impl<'a> Reader<'a, '_> {
                 }
             }
             // Empty takes all prefixes away, which is how a peer starts.
-            Key::AllowedIps if value.text.is_empty() => {}
-            Key::AllowedIps => {
+            Key::AllowedIps | Key::ExcludedIps if value.text.is_empty() => {}
+            Key::AllowedIps | Key::ExcludedIps => {
                 for piece in value.split(|char| char == ',') {
                     let piece = Piece { text: piece.text.trim_end_matches(','), ..piece }.trim();
                     push(key, squash_prefix(piece.text), piece.offset);
@@ -160,7 +160,9 @@ impl<'a> Reader<'a, '_> {
             }
             // wg-quick takes an empty value of these for an absent one.
             Key::Mtu | Key::Table if value.text.is_empty() => {}
-            Key::Mtu | Key::Table | Key::SaveConfig => push(key, Cow::Borrowed(value.text), value.offset),
+            Key::Mtu | Key::Table | Key::SaveConfig | Key::ExcludeLocalNetworks | Key::KillSwitch => {
+                push(key, Cow::Borrowed(value.text), value.offset);
+            }
             Key::PreUp | Key::PostUp | Key::PreDown | Key::PostDown => {
                 push(key, Cow::Borrowed(value.text), value.offset);
             }

@@ -34,6 +34,9 @@ fn interface(out: &mut String, interface: &Interface) -> fmt::Result {
         Table::Off => writeln!(out, "Table = off")?,
         Table::Number(number) => writeln!(out, "Table = {number}")?,
     }
+    list(out, "ExcludedIPs", &interface.excluded_ips)?;
+    option(out, "ExcludeLocalNetworks", interface.exclude_local_networks.map(switch))?;
+    option(out, "KillSwitch", interface.kill_switch.then_some(switch(true)))?;
     let hooks = [
         ("PreUp", &interface.pre_up),
         ("PostUp", &interface.post_up),
@@ -71,6 +74,10 @@ fn mark(out: &mut String, key: &str, value: Option<u32>) -> fmt::Result {
         Some(0) => writeln!(out, "{key} = off"),
         value => option(out, key, value),
     }
+}
+
+fn switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 fn list(out: &mut String, key: &str, values: &[impl Display]) -> fmt::Result {

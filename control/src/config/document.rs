@@ -9,6 +9,7 @@ use super::Format;
 use super::diagnostic::{Finding, Report};
 use super::schema::{Entry, Key, Section, SectionKind, Shape};
 use super::suggest::nearest;
+use super::value::meant_switch;
 
 /// A value and where it starts, in bytes.
 #[derive(Debug)]
@@ -153,7 +154,12 @@ impl<'a> Reader<'a, '_> {
                 };
                 let name = section.key_name(self.format, key, index);
                 section.spoilt.push(key);
-                return self.wrong_kind(&Node { offset: node.offset, value }, Some(name), allowed, None);
+                let meant = match (shape, &value) {
+                    (Shape::Flag, Value::Text(text)) => meant_switch(text),
+                    _ => None,
+                };
+                let suggestion = meant.map(|on| if on { "true" } else { "false" });
+                return self.wrong_kind(&Node { offset: node.offset, value }, Some(name), allowed, suggestion);
             }
         };
         section.entries.push(Entry { key, text, offset: node.offset, index });

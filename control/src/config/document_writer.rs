@@ -47,6 +47,12 @@ struct InterfaceTable<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<NumberOrWord>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    excluded_ips: &'a [IpNet],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exclude_local_networks: Option<bool>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    kill_switch: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pre_up: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     post_up: &'a [String],
@@ -109,6 +115,9 @@ impl<'a> InterfaceTable<'a> {
                 Table::Off => Some(NumberOrWord::Word("off")),
                 Table::Number(number) => Some(NumberOrWord::Number(number)),
             },
+            excluded_ips: &interface.excluded_ips,
+            exclude_local_networks: interface.exclude_local_networks,
+            kill_switch: interface.kill_switch,
             pre_up: &interface.pre_up,
             post_up: &interface.post_up,
             pre_down: &interface.pre_down,

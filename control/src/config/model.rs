@@ -42,6 +42,14 @@ pub struct Interface {
     pub mtu: Option<u16>,
     /// Where the routes to the allowed IPs go.
     pub table: Table,
+    /// What stays outside of the tunnel though an allowed IP holds it, down to the next longer allowed IP; host bits are
+    /// zero.
+    pub excluded_ips: Vec<IpNet>,
+    /// Whether the private and link-local networks that this machine is connected to stay outside of the tunnel; `None`
+    /// is not said.
+    pub exclude_local_networks: Option<bool>,
+    /// Whether whatever would leave outside of the tunnel is refused, but for exclusions and the tunnel's own datagrams.
+    pub kill_switch: bool,
     /// Shell commands before the interface comes up; `%i` stands for its name.
     pub pre_up: Vec<String>,
     /// Shell commands after the interface came up.
@@ -126,6 +134,9 @@ impl Interface {
             dns_search: Vec::new(),
             mtu: None,
             table: Table::Auto,
+            excluded_ips: Vec::new(),
+            exclude_local_networks: None,
+            kill_switch: false,
             pre_up: Vec::new(),
             post_up: Vec::new(),
             pre_down: Vec::new(),

@@ -64,7 +64,9 @@ impl Validator<'_> {
         let mut private_key = Once::default();
         let (mut listen_port, mut fwmark, mut mtu) = (Once::default(), Once::default(), Once::default());
         let (mut table, mut save_config) = (Once::default(), Once::default());
+        let (mut exclude_local, mut kill_switch) = (Once::default(), Once::default());
         let mut addresses: HashMap<IpNet, usize> = HashMap::new();
+        let mut excluded: HashMap<IpNet, usize> = HashMap::new();
         let mut interface = Interface::new(None);
         let mut dns_at = None;
         for entry in &section.entries {
@@ -76,16 +78,15 @@ impl Validator<'_> {
                 Key::Mtu => self.once(&mut mtu, section, entry, value::mtu(text)),
                 Key::Table => self.once(&mut table, section, entry, value::table(text)),
                 Key::SaveConfig => self.once(&mut save_config, section, entry, value::flag(text)),
+                Key::ExcludeLocalNetworks => self.once(&mut exclude_local, section, entry, value::switch(text)),
+                Key::KillSwitch => self.once(&mut kill_switch, section, entry, value::switch(text)),
                 Key::Address => {
-                    if let Some(address) = self.checked(section, entry, value::address(text)) {
-                        match addresses.get(&address) {
-                            Some(&first) => self.repeated(section, entry, first),
-                            None => {
-                                addresses.insert(address, entry.offset);
-                                interface.addresses.push(address);
-                            }
-                        }
-                    }
+                    let address = self.checked(section, entry, value::address(text));
+                    interface.addresses.extend(address.filter(|net| self.is_new(section, entry, *net, &mut addresses)));
+                }
+                Key::ExcludedIps => {
+                    let net = self.checked(section, entry, value::listed_prefix(text));
+                    interface.excluded_ips.extend(net.filter(|net| self.is_new(section, entry, *net, &mut excluded)));
                 }
                 Key::Dns => {
                     dns_at.get_or_insert(entry);
@@ -130,6 +131,8 @@ impl Validator<'_> {
         interface.fwmark = fwmark.value;
         interface.mtu = mtu.value;
         interface.table = table.value.unwrap_or_default();
+        interface.exclude_local_networks = exclude_local.value;
+        interface.kill_switch = kill_switch.value.unwrap_or_default();
         interface.save_config = save_config.value.unwrap_or_default();
         Some(interface)
     }
@@ -151,7 +154,7 @@ impl Validator<'_> {
                 Key::Endpoint => self.once(&mut endpoint, section, entry, value::endpoint(text)),
                 Key::PersistentKeepalive => self.once(&mut keepalive, section, entry, value::keepalive(text)),
                 Key::AllowedIps => {
-                    if let Some(net) = self.checked(section, entry, value::allowed_ip(text))
+                    if let Some(net) = self.checked(section, entry, value::listed_prefix(text))
                         && self.claim_net(section, entry, net, claims)
                     {
                         allowed_ips.push(net);
@@ -207,6 +210,22 @@ impl Validator<'_> {
                 true
             }
         }
+    }
+
+    /// Whether the prefix is new to the interface's list.
+    fn is_new(
+        &mut self,
+        section: &Section<'_>,
+        entry: &Entry<'_>,
+        net: IpNet,
+        listed: &mut HashMap<IpNet, usize>,
+    ) -> bool {
+        if let Some(&first) = listed.get(&net) {
+            self.repeated(section, entry, first);
+            return false;
+        }
+        listed.insert(net, entry.offset);
+        true
     }
 
     fn hook(&mut self, hooks: &mut Vec<String>, section: &Section<'_>, entry: &Entry<'_>) {

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::endpoint::{Endpoint, is_name};
 use super::model::{MAX_MTU, MIN_MTU, Table};
+use super::suggest::nearest;
 
 /// What is wrong with a value, or remarkable about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,10 +55,11 @@ pub(super) fn address(text: &str) -> Result<Remarked<IpNet>, Remark> {
     Ok((net, remark))
 }
 
-/// A prefix of a peer; without a length it is one address (wg(8)), and host bits are cleared, as the kernel does.
-pub(super) fn allowed_ip(text: &str) -> Result<Remarked<IpNet>, Remark> {
+/// An allowed or excluded prefix; without a length it is one address (wg(8)), and host bits are cleared, as the kernel
+/// does.
+pub(super) fn listed_prefix(text: &str) -> Result<Remarked<IpNet>, Remark> {
     if text.starts_with(['+', '-']) {
-        return Err(Remark::new("changes with + and - are for `wg set` only: a file lists what is allowed")
+        return Err(Remark::new("changes with + and - are for `wg set` only: a file lists whole prefixes")
             .suggest(text[1..].to_owned()));
     }
     let (net, _) = prefix(text, "IP prefixes separated by commas, such as 10.0.0.0/24 or fd00::/64")?;
@@ -154,6 +156,26 @@ pub(super) fn flag(text: &str) -> Result<Remarked<bool>, Remark> {
         _ if text.eq_ignore_ascii_case("false") => Ok(plain(false)),
         _ => Err(Remark::new("this is neither true nor false").allowed("`true` or `false`")),
     }
+}
+
+/// `on` or `off`; `true` and `false` are understood as well.
+pub(super) fn switch(text: &str) -> Result<Remarked<bool>, Remark> {
+    let words = [("on", true), ("off", false), ("true", true), ("false", false)];
+    if let Some((_, on)) = words.into_iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
+        return Ok(plain(on));
+    }
+    let remark = Remark::new("this is neither on nor off").allowed("`on` or `off`");
+    Err(match meant_switch(text) {
+        Some(on) => remark.suggest(if on { "on" } else { "off" }),
+        None => remark,
+    })
+}
+
+/// Whether a word that is none of the words of a switch was probably meant to turn it on, or off.
+pub(super) fn meant_switch(text: &str) -> Option<bool> {
+    const ON: [&str; 8] = ["on", "true", "yes", "1", "enable", "enabled", "active", "always"];
+    const OFF: [&str; 8] = ["off", "false", "no", "0", "disable", "disabled", "none", "never"];
+    nearest(text, ON.into_iter().chain(OFF)).map(|word| ON.contains(&word))
 }
 
 /// An endpoint.
@@ -285,16 +307,16 @@ mod tests {
         let (bare, remark) = address("fd00::2").unwrap();
         assert_eq!(bare.to_string(), "fd00::2/128");
         assert_eq!(remark.unwrap().suggestion.as_deref(), Some("fd00::2/128"));
-        let (masked, remark) = allowed_ip("10.0.0.2/24").unwrap();
+        let (masked, remark) = listed_prefix("10.0.0.2/24").unwrap();
         assert_eq!(masked.to_string(), "10.0.0.0/24");
         assert_eq!(remark.unwrap().suggestion.as_deref(), Some("10.0.0.0/24"));
-        assert_eq!(allowed_ip("192.0.2.1").unwrap(), ("192.0.2.1/32".parse().unwrap(), None));
-        assert_eq!(allowed_ip("::/0").unwrap(), ("::/0".parse().unwrap(), None));
+        assert_eq!(listed_prefix("192.0.2.1").unwrap(), ("192.0.2.1/32".parse().unwrap(), None));
+        assert_eq!(listed_prefix("::/0").unwrap(), ("::/0".parse().unwrap(), None));
     }
 
     #[test]
     fn wrong_prefixes_say_what_was_meant() {
-        let meant = |text: &str| allowed_ip(text).unwrap_err().suggestion;
+        let meant = |text: &str| listed_prefix(text).unwrap_err().suggestion;
         assert_eq!(meant("10.0.0.0/255.255.255.0").as_deref(), Some("10.0.0.0/24"));
         assert_eq!(meant("10.0.0.0/255.0.255.0"), None);
         assert_eq!(meant("::ffff:10.0.0.0/104").as_deref(), Some("10.0.0.0/8"));
@@ -304,7 +326,7 @@ mod tests {
         for text in
             ["", "/", "10.0.0.0/", "10.0.0.0/33", "::/129", "10.0.0.0/+8", "10.0.0/8", "010.0.0.1", "fe80::1%e/64"]
         {
-            assert!(allowed_ip(text).is_err() && address(text).is_err(), "{text}");
+            assert!(listed_prefix(text).is_err() && address(text).is_err(), "{text}");
         }
     }
 

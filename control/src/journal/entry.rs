@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::firewall::Firewall;
 use crate::settings::Family;
 
 /// A change in the operating system.
@@ -26,11 +27,35 @@ pub enum Entry {
     Sysctl(Sysctl),
     /// A policy rule was added.
     Rule(Rule),
+    /// The tunnel's firewall table was made, or replaced by this one.
+    Firewall(Firewall),
     /// A Unix socket was made.
     Socket {
         /// The socket's file.
         path: PathBuf,
     },
+}
+
+impl Entry {
+    /// Whether `new` changes the same thing again, so that the journal needs to hold it only.
+    #[must_use]
+    pub fn is_replaced_by(&self, new: &Self) -> bool {
+        match (self, new) {
+            (Self::Mtu(old), Self::Mtu(new)) => old.device == new.device,
+            (Self::Firewall(old), Self::Firewall(new)) => old.ifname == new.ifname,
+            _ => false,
+        }
+    }
+
+    /// This change with what undoes `old` as well, which it replaces.
+    #[must_use]
+    pub fn in_place_of(self, old: &Self) -> Self {
+        match (self, old) {
+            // The journal keeps the value from before the tunnel's first change.
+            (Self::Mtu(new), Self::Mtu(old)) => Self::Mtu(Mtu { former: old.former, ..new }),
+            (new, _) => new,
+        }
+    }
 }
 
 /// A network interface. Two are equal if their numbers are, since an interface can be renamed.
@@ -81,10 +106,22 @@ pub struct Route {
     pub destination: IpNet,
     /// The table.
     pub table: u32,
-    /// The interface, or `None` for a route that says "unreachable".
-    pub device: Option<Device>,
+    /// Where it leads.
+    pub via: Via,
     /// The metric, or `None` for the family's default.
     pub metric: Option<u32>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// Out of an interface.
+    Device(Device),
+    /// To an error at once (`unreachable`).
+    Unreachable,
+    /// Out of the table: the look-up goes on with the next rule (`throw`).
+    Throw,
 }
 
 /// A kernel parameter. It is restored only if it still has the value that was set.

@@ -5,6 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 
+use crate::firewall::FirewallError;
 use crate::journal::JournalError;
 
 /// Why the host's routing could not be set up or undone.
@@ -40,9 +41,7 @@ pub enum RouteError {
         mtu: u16,
     },
     /// No table is free for the default routes of a full tunnel.
-    #[error(
-        "no routing table from {first} to {last} is free for the tunnel's default routes: set a FwMark, or a Table"
-    )]
+    #[error("no routing table from {first} to {last} is free for the tunnel's own routes: set a FwMark, or a Table")]
     NoTable {
         /// The first one that was looked at.
         first: u32,
@@ -73,6 +72,9 @@ pub enum RouteError {
         /// The file system's answer.
         source: io::Error,
     },
+    /// The firewall could not be set up or taken back.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// The journal could not be written, so nothing was changed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -115,6 +117,7 @@ impl RouteError {
             Self::Sysctl { source, .. }
             | Self::Socket { source, .. }
             | Self::Journal(JournalError::Io { source, .. }) => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Firewall(error) => error.is_permission(),
             Self::Left { cause: Some(cause), .. } => cause.is_permission(),
             Self::Left { cause: None, left } => left.iter().any(Self::is_permission),
             _ => false,

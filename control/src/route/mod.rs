@@ -6,13 +6,14 @@
 //! [`undo`] takes back everything in a journal, also one that a dead process left behind.
 //!
 //! Nothing is removed that is not in the journal, and nothing of the journal that somebody has replaced meanwhile. No
-//! program is run. It works in the network namespace of the calling thread, inside a tokio runtime.
+//! program is run, but for nft(8) by the firewall. It works in the network namespace of the calling thread, inside a tokio runtime.
 
 mod address;
 mod change;
 mod closed;
 mod error;
 mod link;
+mod local;
 mod monitor;
 mod netlink;
 mod plan;
@@ -23,15 +24,19 @@ mod underlay;
 
 use std::collections::HashSet;
 
+use ipnet::IpNet;
+
 pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use error::{Reason, RouteError};
 pub use monitor::Monitor;
 
-use crate::journal::{Entry, Journal, Mtu};
+use crate::firewall;
+use crate::journal::{Entry, Journal};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
 use link::Link;
 use netlink::Netlink;
-use rules::Policy;
+use plan::Occasion;
+use rules::Numbers;
 
 /// What was applied, with the numbers that the settings left open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,58 +45,123 @@ pub struct Applied {
     pub index: u32,
     /// The interface's MTU in bytes.
     pub mtu: u16,
-    /// The mark that the tunnel's own packets must carry, if it is a full tunnel.
+    /// The mark that the tunnel's own packets must carry, if there are policy rules or a kill switch.
     pub fwmark: Option<u32>,
-    /// The table that holds the default routes, if it is a full tunnel.
+    /// The tunnel's own table, if there are policy rules.
     pub table: Option<u32>,
-    /// How many changes this call has made.
+    /// How many changes were made: 0 if the host conformed already.
     pub changed: usize,
 }
 
-/// Fills in the mark and the table of a full tunnel where the settings leave them open, and returns the mark.
+/// Fits settings to this host, and returns the mark of the tunnel's own packets, if they need one: fills in mark and table
+/// where the settings leave them open, and leaves out protection that would need nftables where there is none.
 ///
 /// The tunnel's sockets must carry the mark before [`apply`] adds the rules, or their packets would be routed into the
-/// tunnel. Numbers in the journal, of a tunnel that is up, stay. A full tunnel's mark is not reserved until it is applied.
+/// tunnel. Numbers in the journal, of a tunnel that is up, stay. A mark is not reserved until it is applied.
 ///
 /// # Errors
 ///
-/// The kernel's tables cannot be read or all are taken.
+/// The kernel's tables cannot be read or all are taken, or there is a kill switch and no nftables.
 pub async fn pin(settings: &mut Settings, journal: &Journal) -> Result<Option<u32>, RouteError> {
-    let Some(full) = &mut settings.full_tunnel else { return Ok(None) };
-    let policy = rules::choose(&Netlink::open()?, full, journal.entries()).await?;
-    full.fwmark = Some(policy.fwmark);
-    full.table = TablePreference::Number(policy.table);
-    Ok(full.fwmark)
+    check_firewall(settings).await?;
+    let Some(numbers) = rules::choose(&Netlink::open()?, settings, journal.entries()).await? else { return Ok(None) };
+    settings.fwmark = Some(numbers.fwmark);
+    settings.table = TablePreference::Number(numbers.table);
+    Ok(settings.fwmark)
 }
 
-/// Makes the host conform to the settings: addresses, MTU, up, routes, policy routing. Calling it again with the same
-/// settings changes nothing, and with other settings changes the difference.
+/// Makes the host conform to the settings: firewall, addresses, MTU, up, routes, policy routing. Calling it again with the
+/// same settings changes nothing but what others have changed meanwhile, and with other settings changes the difference.
 ///
 /// # Errors
 ///
 /// What could not be done and why. If something could not be added, everything that this call did is undone and the host
 /// is as before. If something old could not be removed ([`RouteError::Left`]), the new settings are in force.
 pub async fn apply(ifname: &str, settings: &Settings, journal: &mut Journal) -> Result<Applied, RouteError> {
+    apply_with(ifname, settings, journal, &mut |_, _| ()).await
+}
+
+/// Does what [`apply`] does, and says now and then how many of how many changes are made.
+///
+/// # Errors
+///
+/// As those of [`apply`].
+pub async fn apply_with(
+    ifname: &str,
+    settings: &Settings,
+    journal: &mut Journal,
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<Applied, RouteError> {
     check_namespace(journal)?;
     let netlink = Netlink::open()?;
     let link = link::by_name(&netlink, ifname).await?;
-    let policy = match &settings.full_tunnel {
-        Some(full) => Some(rules::choose(&netlink, full, journal.entries()).await?),
-        None => None,
+    let numbers = rules::choose(&netlink, settings, journal.entries()).await?;
+    let occasion = Occasion {
+        settings,
+        link: &link,
+        mtu: choose_mtu(&netlink, settings, &link, numbers).await?,
+        numbers,
+        local: &local_networks(&netlink, settings, &link).await?,
     };
-    let mtu = choose_mtu(&netlink, settings, &link, policy).await?;
-    let plan = plan::changes(&netlink, settings, &link, mtu, policy, journal).await?;
+    let plan = plan::changes(&netlink, &occasion, journal).await?;
 
     let missing = plan::missing(&netlink, &plan, &link).await?;
-    add(&netlink, journal, &plan, &missing).await?;
-    remove_unwanted(&netlink, ifname, journal, &plan).await?;
+    add(&netlink, journal, &plan, &missing, progress).await?;
+    let removed = remove_unwanted(&netlink, ifname, journal, &plan).await?;
     Ok(Applied {
         index: link.device.index,
-        mtu,
-        fwmark: policy.map(|policy| policy.fwmark),
-        table: policy.map(|policy| policy.table),
-        changed: missing.len(),
+        mtu: occasion.mtu,
+        fwmark: numbers.map(|numbers| numbers.fwmark),
+        table: numbers.filter(|_| settings.policy.is_some()).map(|numbers| numbers.table),
+        changed: missing.len() + removed,
     })
+}
+
+/// A route in the main table that takes traffic out of a full tunnel, as it does with wg-quick.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PulledOut {
+    /// The destinations.
+    pub net: IpNet,
+    /// The interface that they leave by, if there is just one.
+    pub interface: Option<u32>,
+    /// Whether the kernel made the route for an address of the interface, so that it is a connected network.
+    pub connected: bool,
+}
+
+/// What leaves a full tunnel because the main table has a route to it: nothing, unless main is looked at first.
+///
+/// # Errors
+///
+/// The kernel's tables cannot be read.
+pub async fn pulled_out(ifname: &str, settings: &Settings) -> Result<Vec<PulledOut>, RouteError> {
+    let Some(policy) = settings.policy.filter(|policy| policy.main_first) else { return Ok(Vec::new()) };
+    let netlink = Netlink::open()?;
+    let link = link::by_name(&netlink, ifname).await?;
+    local::in_main(&netlink, &policy.families(), link.device.index).await
+}
+
+/// Leaves the reply protection out where there is no nftables, which is a loss only where the reverse path filter is strict.
+/// A kill switch cannot be left out.
+async fn check_firewall(settings: &mut Settings) -> Result<(), RouteError> {
+    let Some(wanted) = &settings.firewall else { return Ok(()) };
+    match firewall::check().await {
+        Ok(()) => Ok(()),
+        Err(error) if wanted.kill_switch.is_none() && !error.is_permission() => {
+            tracing::warn!(%error, "no protection against forged answers, and none from a strict reverse path filter");
+            settings.firewall = None;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The connected networks that may be reached beside the tunnel, if that is asked for.
+async fn local_networks(netlink: &Netlink, settings: &Settings, link: &Link) -> Result<Vec<IpNet>, RouteError> {
+    let kill_switch = settings.firewall.as_ref().and_then(|firewall| firewall.kill_switch.as_ref());
+    if settings.local_networks.is_none() && !kill_switch.is_some_and(|wanted| wanted.local_networks) {
+        return Ok(Vec::new());
+    }
+    local::trusted(netlink, link.device.index).await
 }
 
 /// Takes back everything in a journal, latest first, and forgets what is taken back. What is gone already counts as
@@ -129,75 +199,94 @@ async fn choose_mtu(
     netlink: &Netlink,
     settings: &Settings,
     link: &Link,
-    policy: Option<Policy>,
+    numbers: Option<Numbers>,
 ) -> Result<u16, RouteError> {
     let ipv6 = settings.carries(Family::Ipv6);
     match &settings.mtu {
         MtuSource::Fixed(mtu) if ipv6 && *mtu < underlay::MIN_IPV6 => Err(RouteError::MtuTooSmall { mtu: *mtu }),
         MtuSource::Fixed(mtu) => Ok(*mtu),
         MtuSource::DeriveFromUnderlay { endpoints, fwmark } => {
-            let mark = fwmark.or(policy.map(|policy| policy.fwmark));
+            let mark = fwmark.or(numbers.map(|numbers| numbers.fwmark));
             underlay::mtu(netlink, &link.device, endpoints, mark, ipv6).await
         }
     }
 }
 
 /// Records and makes the missing changes of a plan, all or none.
-async fn add(netlink: &Netlink, journal: &mut Journal, plan: &[Entry], missing: &[Entry]) -> Result<(), RouteError> {
+async fn add(
+    netlink: &Netlink,
+    journal: &mut Journal,
+    plan: &[Entry],
+    missing: &[Entry],
+    progress: &mut (dyn FnMut(usize, usize) + Send),
+) -> Result<(), RouteError> {
     let known: HashSet<&Entry> = journal.entries().iter().collect();
     let (mut record, mut replaced) = (Vec::new(), Vec::new());
-    for entry in missing {
-        match (entry, recorded_mtu(journal, entry)) {
-            // The journal keeps the value from before the tunnel's first change.
-            (Entry::Mtu(new), Some(old)) => {
-                record.push(Entry::Mtu(Mtu { former: old.former, ..new.clone() }));
-                replaced.push(Entry::Mtu(old));
+    for entry in missing.iter().filter(|entry| !known.contains(entry)) {
+        match journal.entries().iter().find(|recorded| recorded.is_replaced_by(entry)) {
+            Some(old) => {
+                record.push(entry.clone().in_place_of(old));
+                replaced.push(old.clone());
             }
-            _ if !known.contains(entry) => record.push(entry.clone()),
-            _ => {}
+            None => record.push(entry.clone()),
         }
     }
     // One that another tunnel has set counts as changed by this one too, so that the last of them restores it.
-    let shared = plan.iter().filter(|e| matches!(e, Entry::Sysctl(_)) && !known.contains(e) && !missing.contains(e));
+    let among_missing: HashSet<&Entry> = missing.iter().collect();
+    let shared =
+        plan.iter().filter(|e| matches!(e, Entry::Sysctl(_)) && !known.contains(e) && !among_missing.contains(e));
     record.extend(shared.cloned());
     journal.edit(record.clone(), &replaced)?;
 
     let mut made: Vec<&Entry> = Vec::new();
-    for entry in missing {
-        let Err(cause) = change::make(netlink, entry).await else {
-            made.push(entry);
-            continue;
-        };
-        if cause.is_uncertain() {
-            made.push(entry);
-        }
-        let mut left = Vec::new();
-        for entry in made.into_iter().rev() {
-            if let Err(error) = change::revert(netlink, entry, journal).await {
-                record.retain(|recorded| recorded != entry);
-                left.push(error);
+    let mut failure = None;
+    for batch in change::batches(missing) {
+        for (entry, result) in batch.iter().zip(change::make_all(netlink, batch).await) {
+            match result {
+                Ok(()) => made.push(entry),
+                Err(cause) => {
+                    if cause.is_uncertain() {
+                        made.push(entry);
+                    }
+                    failure = failure.or(Some(cause));
+                }
             }
         }
-        if let Err(error) = journal.edit(replaced, &record) {
-            left.push(error.into());
+        if failure.is_some() {
+            break;
         }
-        return Err(if left.is_empty() { cause } else { RouteError::Left { cause: Some(Box::new(cause)), left } });
+        progress(made.len(), missing.len());
     }
-    Ok(())
+    let Some(cause) = failure else { return Ok(()) };
+    let mut left = Vec::new();
+    for entry in made.into_iter().rev() {
+        let back = match replaced.iter().find(|old| old.is_replaced_by(entry)) {
+            Some(old) => change::make(netlink, old).await,
+            None => change::revert(netlink, entry, journal).await,
+        };
+        if let Err(error) = back {
+            record.retain(|recorded| recorded != entry);
+            left.push(error);
+        }
+    }
+    if let Err(error) = journal.edit(replaced, &record) {
+        left.push(error.into());
+    }
+    Err(if left.is_empty() { cause } else { RouteError::Left { cause: Some(Box::new(cause)), left } })
 }
 
-/// Removes what the journal holds and the plan does not want.
+/// Removes what the journal holds and the plan does not want; says how much that was.
 async fn remove_unwanted(
     netlink: &Netlink,
     ifname: &str,
     journal: &mut Journal,
     plan: &[Entry],
-) -> Result<(), RouteError> {
+) -> Result<usize, RouteError> {
     let wanted: HashSet<&Entry> = plan.iter().collect();
     let unwanted: Vec<Entry> = journal
         .entries()
         .iter()
-        .filter(|entry| matches!(entry, Entry::Address(_) | Entry::Route(_) | Entry::Sysctl(_) | Entry::Rule(_)))
+        .filter(|entry| !matches!(entry, Entry::Link(_) | Entry::Mtu(_) | Entry::Up(_) | Entry::Socket { .. }))
         .filter(|entry| !wanted.contains(entry))
         .cloned()
         .collect();
@@ -207,30 +296,25 @@ async fn remove_unwanted(
         // (net/ipv4/devinet.c, fib_frontend.c); with either goes its connected route.
         let link = link::by_name(netlink, ifname).await?;
         let missing = plan::missing(netlink, plan, &link).await?;
-        add(netlink, journal, plan, &missing).await?;
+        add(netlink, journal, plan, &missing, &mut |_, _| ()).await?;
     }
-    removed
+    removed.map(|()| unwanted.len())
 }
 
 /// Reverts entries of the journal, latest first, and forgets those that are reverted.
 async fn revert(netlink: &Netlink, journal: &mut Journal, entries: &[Entry]) -> Result<(), RouteError> {
     let (mut reverted, mut left) = (Vec::new(), Vec::new());
-    for entry in entries.iter().rev() {
-        match change::revert(netlink, entry, journal).await {
-            Ok(()) => reverted.push(entry.clone()),
-            Err(error) => left.push(error),
+    let latest_first: Vec<Entry> = entries.iter().rev().cloned().collect();
+    for batch in change::batches(&latest_first) {
+        for (entry, result) in batch.iter().zip(change::revert_all(netlink, batch, journal).await) {
+            match result {
+                Ok(()) => reverted.push(entry.clone()),
+                Err(error) => left.push(error),
+            }
         }
     }
     journal.edit(Vec::new(), &reverted)?;
     if left.is_empty() { Ok(()) } else { Err(RouteError::Left { cause: None, left }) }
-}
-
-fn recorded_mtu(journal: &Journal, entry: &Entry) -> Option<Mtu> {
-    let Entry::Mtu(new) = entry else { return None };
-    journal.entries().iter().find_map(|entry| match entry {
-        Entry::Mtu(old) if old.device == new.device => Some(old.clone()),
-        _ => None,
-    })
 }
 
 fn check_namespace(journal: &Journal) -> Result<(), RouteError> {

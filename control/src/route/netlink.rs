@@ -1,4 +1,4 @@
-//! Requests to the kernel's routing netlink (rtnetlink(7)) with a time limit, one at a time.
+//! Requests to the kernel's routing netlink (rtnetlink(7)) with a time limit.
 //!
 //! The messages are rtnetlink's; its own request builders are not used because they hide errnos, add what `ip` does not
 //! (broadcast addresses) and wait without limit.
@@ -49,6 +49,16 @@ impl Netlink {
         self.acknowledged(message, 0).await
     }
 
+    /// As [`create`](Self::create), for many requests; the answers are in their order.
+    pub(super) async fn create_all(&self, messages: Vec<RouteNetlinkMessage>) -> Vec<Result<(), Reason>> {
+        self.all_acknowledged(messages, NLM_F_CREATE | NLM_F_EXCL).await
+    }
+
+    /// As [`change`](Self::change), for many requests; the answers are in their order.
+    pub(super) async fn change_all(&self, messages: Vec<RouteNetlinkMessage>) -> Vec<Result<(), Reason>> {
+        self.all_acknowledged(messages, 0).await
+    }
+
     /// Sends a question that has one answer.
     pub(super) async fn ask(&self, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Reason> {
         let mut answers = self.send(message, 0)?;
@@ -97,16 +107,24 @@ impl Netlink {
     }
 
     async fn acknowledged(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Reason> {
-        let mut answers = self.send(message, flags | NLM_F_ACK)?;
-        match timeout(TIME_LIMIT, answers.next()).await {
-            Err(_) => Err(Reason::Timeout),
-            Ok(Some(answer)) => match answer.payload {
-                NetlinkPayload::Error(error) if error.raw_code() == 0 => Ok(()),
-                NetlinkPayload::Error(error) => Err(reason(error.raw_code())),
-                _ => Err(Reason::Unexpected),
-            },
-            Ok(None) => Err(Reason::Unexpected),
+        acknowledgement(&mut self.send(message, flags | NLM_F_ACK)?).await
+    }
+
+    /// Sends requests without waiting for each answer, so that the kernel's work and ours overlap.
+    async fn all_acknowledged(&self, messages: Vec<RouteNetlinkMessage>, flags: u16) -> Vec<Result<(), Reason>> {
+        let mut results = Vec::with_capacity(messages.len());
+        let mut messages = messages.into_iter();
+        while messages.len() > 0 {
+            let some = messages.by_ref().take(IN_FLIGHT);
+            let sent: Vec<_> = some.map(|message| self.send(message, flags | NLM_F_ACK)).collect();
+            for answers in sent {
+                results.push(match answers {
+                    Ok(mut answers) => acknowledgement(&mut answers).await,
+                    Err(reason) => Err(reason),
+                });
+            }
         }
+        results
     }
 
     fn send(
@@ -127,6 +145,20 @@ impl Drop for Netlink {
     }
 }
 
+async fn acknowledgement(
+    answers: &mut (impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin),
+) -> Result<(), Reason> {
+    match timeout(TIME_LIMIT, answers.next()).await {
+        Err(_) => Err(Reason::Timeout),
+        Ok(Some(answer)) => match answer.payload {
+            NetlinkPayload::Error(error) if error.raw_code() == 0 => Ok(()),
+            NetlinkPayload::Error(error) => Err(reason(error.raw_code())),
+            _ => Err(Reason::Unexpected),
+        },
+        Ok(None) => Err(Reason::Unexpected),
+    }
+}
+
 fn reason(code: i32) -> Reason {
     Reason::Errno(Errno::from_raw(code.saturating_abs()))
 }
@@ -135,3 +167,6 @@ fn reason(code: i32) -> Reason {
 /// library could not parse.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 const DUMP_ATTEMPTS: usize = 5;
+/// Requests whose answers are outstanding at a time. An answer takes a kilobyte of the socket's receive buffer, of which
+/// there are 208 KiB by default (net.core.rmem_default).
+const IN_FLIGHT: usize = 64;

@@ -1,55 +1,103 @@
 //! The list of changes that settings need on this host, in the order in which they are made.
 //!
 //! The order keeps traffic out of a half-made tunnel: the interface is complete before routes lead to it, a table is
-//! filled before a rule looks it up, and the rule that protects the local network comes before the one that would capture it.
+//! filled before a rule looks it up, and an exception comes before what it is an exception of.
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::error::RouteError;
 use super::link::Link;
 use super::netlink::Netlink;
-use super::routes::{self, Key};
-use super::rules::{self, Policy};
+use super::routes::{self, Key, KeyVia};
+use super::rules::{self, Numbers};
 use super::{address, sysctl};
-use crate::journal::{Address, Entry, Journal, Mtu, Route};
-use crate::settings::{Family, Settings, TABLE_MAIN};
+use crate::firewall::{self, Firewall, KillSwitch};
+use crate::journal::{Address, Entry, Journal, Mtu, Route, Via};
+use crate::settings::{self, Family, Place, Settings, Way};
+
+/// What a plan is made for.
+pub(super) struct Occasion<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) link: &'a Link,
+    /// The MTU that the interface is to have, in bytes.
+    pub(super) mtu: u16,
+    /// The numbers of a tunnel with policy routing or a kill switch.
+    pub(super) numbers: Option<Numbers>,
+    /// The connected networks that stay reachable.
+    pub(super) local: &'a [IpNet],
+}
 
 /// All changes that the settings need, whether made already or not.
 pub(super) async fn changes(
     netlink: &Netlink,
-    settings: &Settings,
-    link: &Link,
-    mtu: u16,
-    policy: Option<Policy>,
+    occasion: &Occasion<'_>,
     journal: &Journal,
 ) -> Result<Vec<Entry>, RouteError> {
+    let Occasion { settings, link, mtu, numbers, .. } = occasion;
     let device = &link.device;
-    // The MTU comes first: below 1280 the interface takes no IPv6 address.
-    let mut plan = vec![Entry::Mtu(Mtu { device: device.clone(), former: link.mtu, value: u32::from(mtu) })];
+    // The firewall comes first: a kill switch is closed before anything leads anywhere else.
+    let mut plan: Vec<Entry> = firewall(occasion).map(Entry::Firewall).into_iter().collect();
+    // Below an MTU of 1280 the interface takes no IPv6 address.
+    plan.push(Entry::Mtu(Mtu { device: device.clone(), former: link.mtu, value: u32::from(*mtu) }));
     let addresses = settings.addresses.iter().map(|&address| Address { device: device.clone(), address });
     plan.extend(addresses.map(Entry::Address));
     plan.push(Entry::Up(device.clone()));
-    plan.extend(settings.routes.iter().map(|route| {
-        let table = route.table.unwrap_or(TABLE_MAIN);
-        Entry::Route(Route { destination: route.net, table, device: Some(device.clone()), metric: None })
-    }));
-    let (Some(full), Some(policy)) = (settings.full_tunnel, policy) else { return Ok(plan) };
-    for family in full.families() {
-        let destination = default_of(family);
-        let stop = Route { destination, table: policy.table, device: None, metric: Some(LAST_RESORT_METRIC) };
-        plan.push(Entry::Route(stop.clone()));
-        plan.push(Entry::Route(Route { device: Some(device.clone()), metric: None, ..stop }));
-    }
-    if full.ipv4 {
+    plan.extend(routes(occasion).map(Entry::Route));
+    let (Some(policy), Some(numbers)) = (settings.policy, *numbers) else { return Ok(plan) };
+    if policy.ipv4 {
         plan.extend(sysctl::wanted(journal)?.map(Entry::Sysctl));
     }
-    for family in full.families() {
-        plan.extend(rules::pair(netlink, family, policy, journal.entries()).await?.map(Entry::Rule));
+    for family in policy.families() {
+        let rules = rules::wanted(netlink, family, policy, numbers, journal.entries()).await?;
+        plan.extend(rules.into_iter().map(Entry::Rule));
     }
     Ok(plan)
+}
+
+/// The routes of the settings, and those that let local networks out.
+fn routes(occasion: &Occasion<'_>) -> impl Iterator<Item = Route> {
+    let Occasion { settings, link, numbers, local, .. } = occasion;
+    // A network that is the tunnel's as well goes into the tunnel, or whoever names a network could take its traffic.
+    let named: HashSet<IpNet> = settings.routes.iter().map(|route| route.net).collect();
+    let families = settings.policy.map(|policy| policy.families());
+    let carried = move |net: &IpNet| families.as_ref().is_none_or(|families| families.contains(&Family::of(net)));
+    let excepted = settings.local_networks.into_iter().flat_map(move |place| {
+        let local: Vec<IpNet> = local.iter().filter(|net| !named.contains(*net) && carried(net)).copied().collect();
+        local.into_iter().map(move |net| settings::Route { net, place, way: Way::Underlay })
+    });
+    // Exceptions are there before the routes that they are exceptions of.
+    excepted.chain(settings.routes.iter().copied()).filter_map(|route| {
+        let table = match route.place {
+            Place::Table(number) => number,
+            Place::Own => numbers.map(|numbers| numbers.table)?,
+        };
+        let (via, metric) = match route.way {
+            Way::Tunnel => (Via::Device(link.device.clone()), None),
+            Way::Underlay => (Via::Throw, None),
+            Way::Nowhere => (Via::Unreachable, Some(LAST_RESORT_METRIC)),
+        };
+        Some(Route { destination: route.net, table, via, metric })
+    })
+}
+
+fn firewall(occasion: &Occasion<'_>) -> Option<Firewall> {
+    let Occasion { settings, link, numbers, local, .. } = occasion;
+    let wanted = settings.firewall.as_ref()?;
+    let kill_switch = wanted.kill_switch.as_ref().map(|wanted| KillSwitch {
+        excluded: wanted.excluded.clone(),
+        local: if wanted.local_networks { local.to_vec() } else { Vec::new() },
+        no_local_dns: wanted.no_local_dns,
+    });
+    Some(Firewall {
+        ifname: link.device.name.clone(),
+        fwmark: numbers.map_or(0, |numbers| numbers.fwmark),
+        addresses: settings.addresses.clone(),
+        reply_protection: wanted.reply_protection,
+        kill_switch,
+    })
 }
 
 /// The changes of a plan that the host does not show.
@@ -64,7 +112,11 @@ pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> R
             Entry::Up(_) => link.up,
             Entry::Route(it) => {
                 let key = Key::of(it);
-                let (family, table, interface) = (Family::of(&it.destination), it.table, key.interface);
+                let (family, table) = (Family::of(&it.destination), it.table);
+                let interface = match key.via {
+                    KeyVia::Interface(index) => Some(index),
+                    _ => None,
+                };
                 let found = match tables.entry((family, table, interface)) {
                     MapEntry::Occupied(found) => found.into_mut(),
                     MapEntry::Vacant(place) => {
@@ -76,6 +128,7 @@ pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> R
             }
             Entry::Sysctl(it) => sysctl::is_set(it)?,
             Entry::Rule(it) => rules::exists(netlink, it).await?,
+            Entry::Firewall(it) => firewall::is_in_force(it).await?,
             Entry::Link(_) | Entry::Socket { .. } => true,
         };
         if !present {
@@ -83,13 +136,6 @@ pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> R
         }
     }
     Ok(missing)
-}
-
-fn default_of(family: Family) -> IpNet {
-    match family {
-        Family::Ipv4 => Ipv4Net::default().into(),
-        Family::Ipv6 => Ipv6Net::default().into(),
-    }
 }
 
 /// The metric of the route that says "unreachable" behind a full tunnel's default route.

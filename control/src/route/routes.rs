@@ -13,7 +13,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
-use crate::journal::Route;
+use crate::journal::{Route, Via};
 use crate::settings::Family;
 
 /// A route that exists.
@@ -27,9 +27,18 @@ pub(super) struct Found {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) destination: IpNet,
-    /// `None` stands for a route that says "unreachable".
-    pub(super) interface: Option<u32>,
+    pub(super) via: KeyVia,
     pub(super) metric: u32,
+}
+
+/// Where a route leads, as far as it tells routes apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum KeyVia {
+    Interface(u32),
+    Unreachable,
+    Throw,
+    /// Something that no route of ours is: several interfaces, a blackhole.
+    Other,
 }
 
 impl Key {
@@ -38,14 +47,28 @@ impl Key {
             Family::Ipv4 => 0,
             Family::Ipv6 => IPV6_METRIC,
         };
-        let interface = route.device.as_ref().map(|device| device.index);
-        Self { destination: route.destination, interface, metric: route.metric.unwrap_or(default) }
+        let via = match &route.via {
+            Via::Device(device) => KeyVia::Interface(device.index),
+            Via::Unreachable => KeyVia::Unreachable,
+            Via::Throw => KeyVia::Throw,
+        };
+        Self { destination: route.destination, via, metric: route.metric.unwrap_or(default) }
     }
 }
 
-/// Adds a route; it is no error if the very same exists.
-pub(super) async fn add(netlink: &Netlink, route: &Route) -> Result<(), RouteError> {
-    match netlink.create(RouteNetlinkMessage::NewRoute(message(route))).await {
+/// Adds routes, a result each; it is no error if the very same exists.
+pub(super) async fn add_all(netlink: &Netlink, routes: &[&Route]) -> Vec<Result<(), RouteError>> {
+    let requests = routes.iter().map(|route| RouteNetlinkMessage::NewRoute(message(route))).collect();
+    let answers = netlink.create_all(requests).await;
+    let mut results = Vec::with_capacity(routes.len());
+    for (route, answer) in routes.iter().zip(answers) {
+        results.push(added(netlink, route, answer).await);
+    }
+    results
+}
+
+async fn added(netlink: &Netlink, route: &Route, answer: Result<(), Reason>) -> Result<(), RouteError> {
+    match answer {
         Ok(()) => Ok(()),
         Err(Reason::Errno(Errno::EEXIST)) => {
             let found = list(netlink, Family::of(&route.destination), route.table, None).await?;
@@ -56,12 +79,15 @@ pub(super) async fn add(netlink: &Netlink, route: &Route) -> Result<(), RouteErr
     }
 }
 
-/// Removes a route of ours; it is no error if the route or its interface is gone.
-pub(super) async fn remove(netlink: &Netlink, route: &Route) -> Result<(), RouteError> {
-    match netlink.change(RouteNetlinkMessage::DelRoute(message(route))).await {
+/// Removes routes of ours, a result each; it is no error if a route or its interface is gone.
+pub(super) async fn remove_all(netlink: &Netlink, routes: &[&Route]) -> Vec<Result<(), RouteError>> {
+    let requests = routes.iter().map(|route| RouteNetlinkMessage::DelRoute(message(route))).collect();
+    let answers = netlink.change_all(requests).await;
+    let results = routes.iter().zip(answers).map(|(route, answer)| match answer {
         Ok(()) | Err(Reason::Errno(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV | Errno::ENETDOWN)) => Ok(()),
         Err(reason) => Err(RouteError::Kernel { action: "remove", object: describe(route), reason }),
-    }
+    });
+    results.collect()
 }
 
 /// The routes of a table, of one family, through one interface if one is given.
@@ -87,7 +113,7 @@ pub(super) async fn list(
             _ => None,
         })
         .filter(|found| found.message.header.address_family == address_family(family))
-        .filter(|found| interface.is_none() || found.key.interface == interface)
+        .filter(|found| interface.is_none_or(|index| found.key.via == KeyVia::Interface(index)))
         .collect())
 }
 
@@ -106,14 +132,17 @@ fn message(route: &Route) -> RouteMessage {
     header.protocol = PROTOCOL;
     // A table above 255 has its number in the attribute alone.
     header.table = u8::try_from(route.table).unwrap_or(0);
-    (header.kind, header.scope) = match (&route.device, &route.destination) {
-        (None, _) => (RouteType::Unreachable, RouteScope::Universe),
-        (Some(_), IpNet::V4(_)) => (RouteType::Unicast, RouteScope::Link),
-        (Some(_), IpNet::V6(_)) => (RouteType::Unicast, RouteScope::Universe),
+    (header.kind, header.scope) = match (&route.via, &route.destination) {
+        (Via::Unreachable, _) => (RouteType::Unreachable, RouteScope::Universe),
+        (Via::Throw, _) => (RouteType::Throw, RouteScope::Universe),
+        (Via::Device(_), IpNet::V4(_)) => (RouteType::Unicast, RouteScope::Link),
+        (Via::Device(_), IpNet::V6(_)) => (RouteType::Unicast, RouteScope::Universe),
     };
     message.attributes.push(RouteAttribute::Table(route.table));
     message.attributes.push(RouteAttribute::Destination(route.destination.network().into()));
-    message.attributes.extend(route.device.as_ref().map(|device| RouteAttribute::Oif(device.index)));
+    if let Via::Device(device) = &route.via {
+        message.attributes.push(RouteAttribute::Oif(device.index));
+    }
     message.attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
 }
@@ -135,10 +164,15 @@ fn parse(message: RouteMessage) -> Option<Found> {
             _ => {}
         }
     }
-    // IPv6 shows the loopback interface on routes that say "unreachable".
-    let interface = interface.filter(|_| message.header.kind != RouteType::Unreachable);
+    // IPv6 shows the loopback interface on routes that lead to none.
+    let via = match (message.header.kind, interface) {
+        (RouteType::Unreachable, _) => KeyVia::Unreachable,
+        (RouteType::Throw, _) => KeyVia::Throw,
+        (RouteType::Unicast | RouteType::Local, Some(index)) => KeyVia::Interface(index),
+        _ => KeyVia::Other,
+    };
     let destination = IpNet::new(ip, message.header.destination_prefix_length).ok()?;
-    Some(Found { key: Key { destination, interface, metric }, message })
+    Some(Found { key: Key { destination, via, metric }, message })
 }
 
 fn table_of(message: &RouteMessage) -> u32 {
@@ -151,9 +185,10 @@ fn table_of(message: &RouteMessage) -> u32 {
 
 fn describe(route: &Route) -> String {
     let Route { destination, table, .. } = route;
-    match &route.device {
-        Some(device) => format!("the route {destination} dev {} table {table}", device.name),
-        None => format!("the route unreachable {destination} table {table}"),
+    match &route.via {
+        Via::Device(device) => format!("the route {destination} dev {} table {table}", device.name),
+        Via::Unreachable => format!("the route unreachable {destination} table {table}"),
+        Via::Throw => format!("the route throw {destination} table {table}"),
     }
 }
 

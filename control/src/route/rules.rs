@@ -1,8 +1,8 @@
-//! Policy rules of a full tunnel, and the choice of its table, mark and priorities.
+//! Policy rules of a tunnel, and the choice of its table, mark and priorities.
 //!
-//! A family of a full tunnel has two rules. The first looks into the main table but passes over its default routes, so
-//! that the local network stays reachable; the second sends everything that does not carry the tunnel's mark to the
-//! tunnel's own table. IPv4 and IPv6 have rules of their own.
+//! The rule of a family sends everything that does not carry the tunnel's mark to the tunnel's own table. In wg-quick's
+//! way of routing another one comes before it, which looks into the main table but passes over its default routes, so
+//! that other networks there stay reachable. IPv4 and IPv6 have rules of their own.
 //!
 //! Every rule has an explicit priority: without one the kernel accepts the same rule twice (net/core/fib_rules.c).
 
@@ -16,48 +16,60 @@ use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use super::routes::{self, PROTOCOL, address_family};
 use crate::journal::{Entry, Rule, Target};
-use crate::settings::{FIRST_TABLE, Family, FullTunnel, TABLE_MAIN, TablePreference};
+use crate::settings::{FIRST_TABLE, Family, Policy, Settings, TABLE_MAIN, TablePreference};
 
-/// The numbers of a full tunnel.
+/// The numbers of a tunnel with policy routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Policy {
+pub(super) struct Numbers {
     pub(super) fwmark: u32,
     pub(super) table: u32,
 }
 
-/// Decides on the table and the mark of a full tunnel: what is configured, else what the journal says is in use, else
-/// the first table that no route is in and no rule looks up.
-pub(super) async fn choose(netlink: &Netlink, full: &FullTunnel, entries: &[Entry]) -> Result<Policy, RouteError> {
+/// Decides on the table and the mark of a tunnel: what is configured, else what the journal says is in use, else the first
+/// table that no route is in and no rule looks up, and whose number is no mark that a rule selects.
+pub(super) async fn choose(
+    netlink: &Netlink,
+    settings: &Settings,
+    entries: &[Entry],
+) -> Result<Option<Numbers>, RouteError> {
+    if !settings.needs_mark() {
+        return Ok(None);
+    }
     let in_use = entries.iter().find_map(|entry| match entry {
         Entry::Rule(Rule { target: Target::NotMarked(fwmark), table, .. }) => {
-            Some(Policy { fwmark: *fwmark, table: *table })
+            Some(Numbers { fwmark: *fwmark, table: *table })
         }
         _ => None,
     });
-    let table = match (full.table, in_use) {
+    let table = match (settings.table, in_use) {
         (TablePreference::Number(number), _) => number,
-        (TablePreference::FirstFree, Some(policy)) => policy.table,
+        (TablePreference::FirstFree, Some(numbers)) => numbers.table,
         (TablePreference::FirstFree, None) => first_free_table(netlink).await?,
     };
-    Ok(Policy { fwmark: full.fwmark.unwrap_or(table), table })
+    Ok(Some(Numbers { fwmark: settings.fwmark.unwrap_or(table), table }))
 }
 
-/// The two rules of one family, in the order in which they are to be added.
+/// The rules of one family, in the order in which they are to be added.
 ///
 /// Their priorities are those of wg-quick, directly before the main table's rule; if either is taken, the pair below, and
 /// so on. Rules of the journal that are still wanted keep theirs.
-pub(super) async fn pair(
+pub(super) async fn wanted(
     netlink: &Netlink,
     family: Family,
     policy: Policy,
+    numbers: Numbers,
     entries: &[Entry],
-) -> Result<[Rule; 2], RouteError> {
-    let make = |priority| {
-        let not_marked = Rule { family, priority, table: policy.table, target: Target::NotMarked(policy.fwmark) };
-        [Rule { priority: priority - 1, table: TABLE_MAIN, target: Target::SuppressDefault, ..not_marked }, not_marked]
+) -> Result<Vec<Rule>, RouteError> {
+    let make = |priority: u32| -> Vec<Rule> {
+        let not_marked = Rule { family, priority, table: numbers.table, target: Target::NotMarked(numbers.fwmark) };
+        let main = Rule { priority: priority - 1, table: TABLE_MAIN, target: Target::SuppressDefault, ..not_marked };
+        let first = policy.main_first.then_some(main);
+        first.into_iter().chain([not_marked]).collect()
     };
     let recorded = entries.iter().find_map(|entry| match entry {
-        Entry::Rule(rule) if make(rule.priority)[1] == *rule => Some(rule.priority),
+        Entry::Rule(rule @ Rule { target: Target::NotMarked(_), .. }) => Some(rule)
+            .filter(|rule| rule.priority > 1 && make(rule.priority).last() == Some(*rule))
+            .map(|rule| rule.priority),
         _ => None,
     });
     if let Some(priority) = recorded {
@@ -97,12 +109,11 @@ pub(super) async fn exists(netlink: &Netlink, rule: &Rule) -> Result<bool, Route
 }
 
 async fn first_free_table(netlink: &Netlink) -> Result<u32, RouteError> {
-    let mut looked_up: HashSet<u32> = HashSet::new();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        looked_up.extend(list(netlink, family).await?.iter().map(|found| found.table));
-    }
+    let mut rules = list(netlink, Family::Ipv4).await?;
+    rules.extend(list(netlink, Family::Ipv6).await?);
     for table in FIRST_TABLE..=LAST_TABLE {
-        if !looked_up.contains(&table)
+        // The number is the mark as well, and a mark that another program's rule selects would lead our packets there.
+        if !rules.iter().any(|found| found.table == table || found.selects(table))
             && routes::list(netlink, Family::Ipv4, table, None).await?.is_empty()
             && routes::list(netlink, Family::Ipv6, table, None).await?.is_empty()
         {
@@ -116,8 +127,18 @@ async fn first_free_table(netlink: &Netlink) -> Result<u32, RouteError> {
 struct Found {
     priority: u32,
     table: u32,
+    /// The marks that the rule asks for, or the ones that it leaves out: value and mask.
+    mark: (u32, u32),
     /// The rule, if it is one that we could have made and carries our protocol number.
     ours: Option<Rule>,
+}
+
+impl Found {
+    /// Whether the rule is about this mark.
+    fn selects(&self, fwmark: u32) -> bool {
+        let (value, mask) = self.mark;
+        mask != 0 && fwmark & mask == value
+    }
 }
 
 async fn list(netlink: &Netlink, family: Family) -> Result<Vec<Found>, RouteError> {
@@ -162,7 +183,7 @@ fn message(rule: &Rule) -> RuleMessage {
 
 fn parse(family: Family, message: &RuleMessage) -> Found {
     let header = &message.header;
-    let mut found = Found { priority: 0, table: u32::from(header.table), ours: None };
+    let mut found = Found { priority: 0, table: u32::from(header.table), mark: (0, 0), ours: None };
     let (mut mark, mut mask, mut suppress, mut protocol) = (0, 0, None, None);
     let mut plain = header.action == RuleAction::ToTable && (header.dst_len, header.src_len, header.tos) == (0, 0, 0);
     for attribute in &message.attributes {
@@ -177,6 +198,7 @@ fn parse(family: Family, message: &RuleMessage) -> Found {
             _ => plain = false,
         }
     }
+    found.mark = (mark, mask);
     let inverted = header.flags.contains(RuleFlags::Invert);
     let target = match (inverted, mark, mask, suppress) {
         (false, 0, 0, Some(0)) => Some(Target::SuppressDefault),

@@ -211,6 +211,10 @@ pub(super) fn settings_of(config: &Config, resolved: &Resolved) -> Settings {
     Settings::new(&Wanted {
         addresses: interface.addresses.clone(),
         allowed_ips: config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect(),
+        excluded_ips: interface.excluded_ips.clone(),
+        exclude_local_networks: interface.exclude_local_networks,
+        kill_switch: interface.kill_switch,
+        names_dns_servers: !interface.dns.is_empty(),
         mtu: interface.mtu,
         table: match interface.table {
             Table::Auto => RouteTable::Auto,

@@ -1,9 +1,19 @@
-//! Longest-prefix tables.
+//! Longest-prefix tables, and what becomes of an address by all that has a say in it.
 //!
 //! [`AllowedIps`] is WireGuard's cryptokey routing: one table over all peers, in which every prefix belongs to the last
 //! peer that claimed it. It answers both questions, where a packet goes and whether a packet may come from a peer.
+//!
+//! [`RouteModel`] is the host's half of it, as a pure function: tunnel, underlay, the host itself or nowhere, and which
+//! rule said so. It changes nothing in a system and asks nothing of one.
 
+mod complement;
+mod decision;
+mod model;
 mod trie;
+
+pub use complement::complement;
+pub use decision::{Decision, Part, Partition, RouteModelError, Routing, Rule, RuleKind, Way};
+pub use model::{RouteInputs, RouteModel, trusted_local};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -51,6 +61,14 @@ impl<T: Copy + PartialEq> AllowedIps<T> {
         match address {
             IpAddr::V4(address) => self.v4.longest(address.to_bits()),
             IpAddr::V6(address) => self.v6.longest(address.to_bits()),
+        }
+    }
+
+    /// Shows the owners of all prefixes that contain `address`, the shortest prefix first.
+    pub fn covering(&self, address: IpAddr, mut visit: impl FnMut(T)) {
+        match address {
+            IpAddr::V4(address) => self.v4.covering(address.to_bits(), &mut visit),
+            IpAddr::V6(address) => self.v6.covering(address.to_bits(), &mut visit),
         }
     }
 

@@ -107,6 +107,27 @@ impl<K: Bits, T: Copy> Trie<K, T> {
         Some(node.values.get(rank(node.ends, ends.ilog2())).copied())
     }
 
+    /// Shows the values of all prefixes of `address`, the shortest first.
+    pub(super) fn covering(&self, address: K, visit: &mut impl FnMut(T)) {
+        let mut node = &self.root;
+        loop {
+            let chunk = address.chunk(node.prefix.len);
+            for end in ones(node.ends & COVERING[chunk as usize]) {
+                visit(node.values[rank(node.ends, end)]);
+            }
+            match node.node(chunk) {
+                Some(below) if below.prefix.covers(address) => node = below,
+                Some(_) => return,
+                None => {
+                    if let Some(leaf) = node.leaf(chunk).filter(|leaf| leaf.prefix.covers(address)) {
+                        visit(leaf.value);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
     /// The value of exactly this prefix.
     pub(super) fn get(&self, prefix: Prefix<K>) -> Option<T> {
         let mut node = &self.root;
@@ -433,8 +454,12 @@ mod tests {
                 assert_eq!(trie.len(), list.len());
                 for probe in prefixes.iter().flat_map(|p| [p.bits, p.bits.wrapping_sub(1), p.bits ^ 1 << (p.len % 32)])
                 {
-                    let longest = list.iter().filter(|(p, _)| p.covers(probe)).max_by_key(|(p, _)| p.len);
-                    assert_eq!(trie.longest(probe), longest.map(|(_, value)| *value), "{probe:#x}");
+                    let mut covering: Vec<_> = list.iter().filter(|(p, _)| p.covers(probe)).collect();
+                    covering.sort_by_key(|(p, _)| p.len);
+                    assert_eq!(trie.longest(probe), covering.last().map(|(_, value)| *value), "{probe:#x}");
+                    let mut found = Vec::new();
+                    trie.covering(probe, &mut |value| found.push(value));
+                    assert_eq!(found, covering.iter().map(|(_, value)| *value).collect::<Vec<_>>(), "{probe:#x}");
                 }
                 let mut all = Vec::new();
                 trie.for_each(&mut |prefix, value| all.push((prefix, value)));
