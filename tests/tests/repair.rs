@@ -20,17 +20,19 @@ fn what_others_change_is_repaired_within_two_seconds() -> Result<()> {
     let name = a.name().to_owned();
     let mut expected = 0;
     for (damage, changes) in [
-        ("-4 rule delete priority 32765", 1),
-        ("-4 rule delete priority 32764", 1),
-        ("-6 rule delete priority 32765", 1),
-        ("-4 route delete unreachable default table 51820", 1),
-        ("-4 route flush table 51820", 2),
-        ("-6 route flush table 51820", 2),
-        (&format!("address delete {}/24 dev {name}", Ends::A4), 1),
-        (&format!("-6 address delete {}/64 dev {name}", Ends::A6), 1),
-        (&format!("link set {name} mtu 1300"), 1),
+        ("ip -4 rule delete priority 32765", 1),
+        ("ip -4 rule delete priority 32764", 1),
+        ("ip -6 rule delete priority 32765", 1),
+        ("ip -4 route delete unreachable default table 51820", 1),
+        ("ip -4 route flush table 51820", 2),
+        ("ip -6 route flush table 51820", 2),
+        (&format!("ip address delete {}/24 dev {name}", Ends::A4), 1),
+        (&format!("ip -6 address delete {}/64 dev {name}", Ends::A6), 1),
+        (&format!("ip link set {name} mtu 1300"), 1),
+        (&format!("nft delete table inet adit-{name}"), 1),
     ] {
-        triple.a.ip(damage)?;
+        let words: Vec<&str> = damage.split(' ').collect();
+        triple.a.exec(words[0], &words[1..])?;
         eventually(damage, REPAIRED, || settings(&triple.a).is_ok_and(|now| now == up))
             .with_context(|| differences(&up, &settings(&triple.a).unwrap_or_default()))?;
         expected += changes;
@@ -92,6 +94,66 @@ fn a_link_of_the_underlay_with_another_mtu_is_followed() -> Result<()> {
     }
     assert_eq!(repairs(&a)?, 0, "that is no change by somebody else");
     a.stop()?;
+    b.stop()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_route_that_takes_traffic_out_of_a_full_tunnel_is_warned_of_once() -> Result<()> {
+    let (triple, ends, mut b) = far_end()?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let probe = Probe::start(&triple.a, &triple.b, BEYOND4, STEP)?;
+    probe.resumes(SOON)?;
+    const WARNING: &str = "take traffic out of the full tunnel";
+    ensure!(!a.process()?.output().contains(WARNING), "connected networks are meant to be reached");
+    let gateway = Triple::ROUTER4;
+    triple.a.ip(&format!("route add 0.0.0.0/1 via {gateway}"))?;
+    let line = a.wait_for_line(WARNING)?;
+    ensure!(!line.contains("0.0.0.0"), "addresses are for DEBUG: {line}");
+    triple.a.ip(&format!("route add 128.0.0.0/1 via {gateway}"))?;
+    triple.a.ip("route delete 0.0.0.0/1")?;
+    probe.resumes(SOON)?;
+    assert_eq!(a.process()?.output().matches(WARNING).count(), 1);
+    drop(probe);
+    triple.a.ip("route delete 128.0.0.0/1")?;
+    assert_eq!(repairs(&a)?, 0, "what others have is theirs");
+    a.stop()?;
+    b.stop()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn a_kill_switch_of_a_split_tunnel_stays_over_a_crash_and_a_lost_device() -> Result<()> {
+    let (triple, ends, mut b) = far_end()?;
+    let before = settings(&triple.a)?;
+    // Reached without a tunnel, and not with the kill switch.
+    let outside = Probe::start(&triple.a, &triple.b, Triple::B4, STEP)?;
+    outside.resumes(SOON)?;
+    let mut config = ends.config_a(Some(Triple::B6));
+    config.lines.push("KillSwitch = on".to_owned());
+    let mut a = Adit::start(&triple.a, &config)?;
+    let inside = Probe::start(&triple.a, &triple.b, Ends::B4, STEP)?;
+    inside.resumes(SOON)?;
+    let capture = Capture::start(&triple.a, Triple::FIRST, &format!("dst host {}", Triple::B4))?;
+    a.kill()?;
+    a.launch_again(&triple.a)?;
+    a.wait_up()?;
+    inside.resumes(SOON)?;
+    triple.a.exec("nft", ["delete", "table", "inet", &format!("adit-{}", a.name())])?;
+    eventually("the repair", REPAIRED, || repairs(&a).is_ok_and(|count| count == 1))?;
+    let leaked = capture.finish()?;
+    ensure!(leaked.len() <= REPAIRED.as_millis() as usize / 10, "only until the repair: {}", leaked.len());
+    let capture = Capture::start(&triple.a, Triple::FIRST, &format!("dst host {}", Triple::B4))?;
+    triple.a.ip(&format!("link delete {}", a.name()))?;
+    let said = a.fails_closed()?;
+    ensure!(said.contains("the host stays closed"), "{said}");
+    outside.stays_silent(Duration::from_millis(300))?;
+    let leaked = capture.finish()?;
+    ensure!(leaked.is_empty(), "{:?}", leaked.first());
+    let mut recover = triple.a.command(adit::binary()?);
+    process::finish(recover.args(["recover", a.name()]), "", process::RUN_LIMIT)?.success()?;
+    outside.resumes(SOON)?;
+    ensure_same(&before, &settings(&triple.a)?)?;
     b.stop()
 }
 
