@@ -88,7 +88,7 @@ Examples:
     #[command(after_help = "Examples:\n  adit recover                   all of them\n  adit recover wg0")]
     Recover(Recover),
     /// Check a configuration and show all its errors at once
-    #[command(after_help = "Examples:\n  adit check ./office.conf\n  adit check --json wg0")]
+    #[command(after_help = crate::check::HELP)]
     Check(Check),
     /// Make a private key
     #[command(after_help = "Example:\n  umask 077; adit genkey | tee private | adit pubkey > public")]

@@ -73,10 +73,47 @@ fn failure_kind(error: &config::ConfigError) -> Kind {
 fn summary(config: &config::Config) -> String {
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     let prefixes = config.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
-    [
+    let interface = &config.interface;
+    let mut parts = vec![
         count(config.interface.addresses.len(), "address", "addresses"),
         count(config.peers.len(), "peer", "peers"),
         count(prefixes, "allowed prefix", "allowed prefixes"),
-    ]
-    .join(", ")
+    ];
+    if !interface.excluded_ips.is_empty() {
+        parts.push(count(interface.excluded_ips.len(), "excluded prefix", "excluded prefixes"));
+    }
+    if interface.exclude_local_networks == Some(true) {
+        parts.push("local networks excluded".to_owned());
+    }
+    if interface.kill_switch {
+        parts.push("kill switch on".to_owned());
+    }
+    parts.join(", ")
 }
+
+/// What stands below the options: examples, and the keys that other programs' manuals do not describe. Lines fit into a
+/// manual page of 80 columns, which would fill longer ones anew.
+pub(crate) const HELP: &str = "\
+Examples:
+  adit check ./office.conf
+  adit check --json wg0
+
+Keys are those of wg(8) and wg-quick(8), and in [Interface] three
+more. The names in brackets are those of TOML and JSON, where on and
+off are true and false.
+  ExcludedIPs (excluded_ips)
+      Prefixes, separated by commas, that stay outside of the tunnel
+      though an allowed IP holds them. The longest prefix that holds an
+      address decides, allowed or excluded, at any depth.
+      ExcludedIPs = 203.0.113.0/24, 2001:db8:113::/48
+  ExcludeLocalNetworks (exclude_local_networks)
+      on: private and link-local networks that this machine is
+      connected to stay outside of the tunnel. Not said is on, and off
+      with a kill switch.
+      ExcludeLocalNetworks = on
+  KillSwitch (kill_switch)
+      on: whatever would leave outside of the tunnel is refused, but
+      for the tunnel's own datagrams, DHCP, neighbour discovery,
+      loopback and what is excluded; also when the tunnel is killed,
+      until `adit down` or `adit recover`.
+      KillSwitch = on";

@@ -156,13 +156,13 @@ mod keys {
 mod check {
     use super::*;
 
-    const GOOD: &str = "[Interface]\nPrivateKey = dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\nAddress = 10.0.0.2/24\n\n\
+    const GOOD: &str = "[Interface]\nPrivateKey = dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\nAddress = 10.0.0.2/24, fd00::2/64\n\n\
         [Peer]\nPublicKey = 3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=\nAllowedIPs = 0.0.0.0/0, ::/0\n";
 
     #[test]
     fn a_good_file_is_valid_in_words_and_as_data() {
         let (_folder, path) = file("wg0.conf", GOOD);
-        assert_eq!(succeed(&["check", &path]), format!("{path}: valid; 1 address, 1 peer, 2 allowed prefixes\n"));
+        assert_eq!(succeed(&["check", &path]), format!("{path}: valid; 2 addresses, 1 peer, 2 allowed prefixes\n"));
         let json: Value = serde_json::from_str(&succeed(&["check", "--json", &path])).unwrap();
         assert_eq!((&json["tunnel"], &json["valid"], &json["file"]), (&"wg0".into(), &true.into(), &path.into()));
         assert_eq!(json["diagnostics"].as_array().map(Vec::len), Some(0));
@@ -193,6 +193,73 @@ mod check {
         // `up` tells the same and does not get further.
         let up = fail(&["up", &path], 3, "wg0.conf: 4 errors");
         assert!(run.stdout.len() > 100 && up.stderr.contains("did you mean AllowedIPs?"), "{up:#?}");
+    }
+
+    /// The file with these lines among those of its interface.
+    fn with(lines: &str) -> String {
+        GOOD.replace("\n\n[Peer]", &format!("\n{lines}\n\n[Peer]"))
+    }
+
+    #[test]
+    fn exclusions_and_the_kill_switch_are_counted() {
+        let (_folder, path) =
+            file("wg0.conf", &with("ExcludedIPs = 10.1.0.0/16, fd01::/16\nExcludeLocalNetworks = on\nKillSwitch = on"));
+        let rest = "2 excluded prefixes, local networks excluded, kill switch on";
+        let expected = format!("{path}: valid; 2 addresses, 1 peer, 2 allowed prefixes, {rest}\n");
+        assert_eq!(succeed(&["check", &path]), expected);
+    }
+
+    #[test]
+    fn exclusions_that_contradict_or_change_nothing_are_told() {
+        let text = with("ExcludedIPs = ::/0\nKillSwitch = yes\nExcludeIPs = 10.0.0.0/8");
+        let (_folder, path) = file("wg0.conf", &text);
+        let run = fail(&["check", &path], 3, "wg0.conf: 3 errors");
+        for expected in [
+            ":4:15: error: ExcludedIPs: ::/0 is excluded here and allowed to a peer at line 10;",
+            ":5:14: error: KillSwitch: this is neither on nor off; found \"yes\", allowed `on` or `off`; did you mean on?",
+            ":6:1: error: ExcludeIPs: unknown key in [Interface]; did you mean ExcludedIPs?",
+        ] {
+            assert!(run.stdout.contains(expected), "«{expected}» expected in {run:#?}");
+        }
+
+        let text = with("Table = off\nKillSwitch = on\nExcludedIPs = 10.1.0.0/16, 10.1.2.3/24");
+        let (_folder, path) = file("wg0.conf", &text);
+        let json: Value = serde_json::from_str(&succeed(&["check", "--json", &path])).unwrap();
+        let found = json["diagnostics"].as_array().unwrap();
+        let places: Vec<_> =
+            found.iter().map(|found| (found["line"].as_u64().unwrap(), found["key"].as_str())).collect();
+        assert_eq!(places, [(5, Some("KillSwitch")), (6, Some("ExcludedIPs")), (6, Some("ExcludedIPs"))]);
+        assert_eq!((&json["valid"], &found[1]["suggestion"]), (&true.into(), &"10.1.2.0/24".into()));
+        assert!(found[2]["message"].as_str().unwrap().contains("lies in the exclusion 10.1.0.0/16"), "{json:#}");
+    }
+
+    #[test]
+    fn the_examples_to_copy_are_valid_and_without_warnings() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let mut checked = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                continue;
+            }
+            let (_folder, path) = file(&name, &fs::read_to_string(entry.path()).unwrap());
+            let text = succeed(&["check", &path]);
+            assert!(text.starts_with(&format!("{path}: valid; 2 addresses, 1 peer, ")), "{text}");
+            checked += 1;
+        }
+        assert_eq!(checked, 5);
+    }
+
+    #[test]
+    fn the_keys_that_wg_quick_does_not_have_are_in_the_help_and_the_manual() {
+        let help = succeed(&["check", "--help"]);
+        let folder = tempfile::tempdir().unwrap();
+        succeed(&["man", "--dir", folder.path().to_str().unwrap()]);
+        let page = fs::read_to_string(folder.path().join("adit-check.8")).unwrap();
+        for key in ["ExcludedIPs", "ExcludeLocalNetworks", "KillSwitch", "excluded_ips", "kill_switch"] {
+            assert!(help.contains(key) && page.contains(key), "{key} in\n{help}\n{page}");
+        }
     }
 
     #[test]

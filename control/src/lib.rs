@@ -7,7 +7,6 @@
 pub mod api;
 pub mod config;
 pub mod debounce;
-#[cfg(target_os = "linux")]
 pub mod firewall;
 pub mod journal;
 #[cfg(target_os = "linux")]

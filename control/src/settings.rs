@@ -248,14 +248,6 @@ impl Settings {
     pub fn needs_mark(&self) -> bool {
         self.policy.is_some() || self.firewall.as_ref().is_some_and(|firewall| firewall.kill_switch.is_some())
     }
-
-    /// Whether what the tunnel carries must not leave otherwise when the tunnel ends by itself: a full tunnel, or one with
-    /// a kill switch.
-    #[must_use]
-    pub fn fails_closed(&self) -> bool {
-        self.routes.iter().any(|route| route.way == Way::Nowhere)
-            || self.firewall.as_ref().is_some_and(|firewall| firewall.kill_switch.is_some())
-    }
 }
 
 impl Policy {

@@ -78,7 +78,7 @@ fn interface() -> impl Strategy<Value = Interface> {
             dns_search,
             mtu,
             table,
-            excluded_ips: without_repeats(excluded_ips),
+            excluded_ips,
             exclude_local_networks,
             kill_switch,
             pre_up,
@@ -103,8 +103,18 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn configuration() -> impl Strategy<Value = Config> {
-    (interface(), vec(peer(), 0..5)).prop_map(|(interface, peers)| {
+    let inside = vec((any::<prop::sample::Index>(), 1u8..=16), 0..4);
+    (interface(), vec(peer(), 0..5), inside).prop_map(|(mut interface, peers, inside)| {
         let peers: BTreeMap<_, _> = peers.into_iter().map(|peer| (peer.public_key, peer)).collect();
+        let allowed: Vec<_> = peers.values().flat_map(|peer| peer.allowed_ips.iter().copied()).collect();
+        for (outer, longer) in inside.into_iter().filter(|_| !allowed.is_empty()) {
+            let outer = outer.get(&allowed);
+            let length = outer.prefix_len().saturating_add(longer).min(outer.max_prefix_len());
+            interface.excluded_ips.push(IpNet::new(outer.addr(), length).unwrap());
+        }
+        interface.excluded_ips = without_repeats(interface.excluded_ips);
+        // No file holds what is both allowed and excluded.
+        interface.excluded_ips.retain(|net| !allowed.contains(net));
         Config { interface, peers: peers.into_values().collect() }
     })
 }
@@ -261,6 +271,31 @@ fn a_hundred_thousand_peers_are_read_in_linear_time() {
 }
 
 #[test]
+fn a_hundred_thousand_prefixes_on_both_lists_are_compared_in_linear_time() {
+    let pick = |base: u32, length: u8| {
+        move |number: u32| IpNet::V4(Ipv4Net::new(Ipv4Addr::from(base + number * 256), length).unwrap())
+    };
+    let mut peer = Peer::new(numbered_key(1));
+    peer.allowed_ips = (0..100_000).map(pick(0x0a00_0000, 24)).collect();
+    peer.endpoint = Some("10.0.0.1:51820".parse().unwrap());
+    let mut interface = Interface::new(PrivateKey::from_bytes([1; 32]));
+    interface.addresses = vec!["10.0.0.2/8".parse().unwrap()];
+    interface.kill_switch = true;
+    // Half of them inside of allowed ones, half in none.
+    let inside = (0..50_000).map(pick(0x0a00_0000, 25));
+    interface.excluded_ips = inside.chain((0..50_000).map(pick(0x2a00_0000, 25))).collect();
+    let config = Config { interface, peers: vec![peer] };
+    for format in FORMATS {
+        let text = write(&config, format);
+        let start = Instant::now();
+        let (again, warnings) = parse(&text, format, "t").unwrap();
+        assert!(start.elapsed() < LIMIT, "{format:?} took {:?}", start.elapsed());
+        assert!(again == config, "{format:?}");
+        assert_eq!(warnings.len(), 2, "the endpoint, and what the kill switch blocks: {warnings:?}");
+    }
+}
+
+#[test]
 fn a_file_of_errors_is_read_in_linear_time_and_told_in_bounded_space() {
     let one_line = format!("[Interface]\nAddress = {}\n", "x,".repeat(1 << 20));
     let many_lines = "[Interface]\nAddres = x\n".repeat(100_000);
@@ -269,6 +304,8 @@ fn a_file_of_errors_is_read_in_linear_time_and_told_in_bounded_space() {
         // The same key and prefix in every section, and none of the sections complete.
         writeln!(claims, "[Peer]\nPublicKey = {}\nAllowedIPs = 10.0.0.1/8\nMTU = {number}", numbered_key(7)).unwrap();
     }
+    let nets: Vec<_> = (0..100_000u32).map(|number| Ipv4Addr::from(number << 8).to_string()).collect();
+    let nets = nets.join(",");
     for (name, text, format) in [
         ("one line", one_line, Format::Conf),
         ("many lines", many_lines, Format::Conf),
@@ -278,6 +315,7 @@ fn a_file_of_errors_is_read_in_linear_time_and_told_in_bounded_space() {
         ("no TOML", "= ]\n".repeat(1 << 20), Format::Toml),
         ("short and no TOML", "= ]\n".repeat(1 << 15), Format::Toml),
         ("list", format!("{{\"peer\": [{}0]}}", "0,".repeat(1 << 20)), Format::Json),
+        ("both", format!("[Interface]\nExcludedIPs={nets}\n[Peer]\nAllowedIPs={nets}\n"), Format::Conf),
         ("braces", "{\"a\":".repeat(2 << 20), Format::Json),
         ("keys", format!("{{\"interface\": {{{}\"a\": 1}}}}", "\"mtu\": 1,".repeat(1 << 18)), Format::Json),
     ] {

@@ -1,8 +1,9 @@
 //! Configuration: one model, and three ways to write it that agree.
 //!
 //! A file is wg-quick's format ([wg-quick(8)] and wg(8)), TOML or JSON. A reader per format takes it apart into located
-//! texts (`conf`, `document`), one validator makes the model of them (`validate`, `value`), and one writer per format
-//! turns it back: what is written reads as the same model. All errors of a file are told at once, each with its line.
+//! texts (`conf`, `document`), one validator makes the model of them (`validate`, `value`, `coverage`), and one writer
+//! per format turns it back: what is written reads as the same model. All errors of a file are told at once, each with
+//! its line.
 //!
 //! Nothing is resolved, looked up on the machine or applied here, and no message shows the value of a secret.
 //!
@@ -28,6 +29,7 @@
 
 mod conf;
 mod conf_writer;
+mod coverage;
 mod diagnostic;
 mod document;
 mod document_json;

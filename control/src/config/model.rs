@@ -14,7 +14,8 @@ use super::endpoint::Endpoint;
 /// A whole configuration: one interface and its peers.
 ///
 /// Values that [`parse`](super::parse) returns keep every rule of the readers; whoever builds one by hand keeps them
-/// by hand (hooks without `#` and control characters, masked allowed IPs, no public key twice).
+/// by hand (hooks without `#` and control characters, masked prefixes, none of them both allowed and excluded, no
+/// public key twice).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// This end of the tunnel.
@@ -42,13 +43,13 @@ pub struct Interface {
     pub mtu: Option<u16>,
     /// Where the routes to the allowed IPs go.
     pub table: Table,
-    /// What stays outside of the tunnel though an allowed IP holds it, down to the next longer allowed IP; host bits are
-    /// zero.
+    /// What stays outside of the tunnel though an allowed IP holds it, down to the next longer allowed IP; host bits
+    /// are zero.
     pub excluded_ips: Vec<IpNet>,
     /// Whether the private and link-local networks that this machine is connected to stay outside of the tunnel; `None`
-    /// is not said.
+    /// is not said: they do unless there is a kill switch.
     pub exclude_local_networks: Option<bool>,
-    /// Whether whatever would leave outside of the tunnel is refused, but for exclusions and the tunnel's own datagrams.
+    /// Whether whatever would leave outside of the tunnel is refused, but for exclusions and the tunnel's datagrams.
     pub kill_switch: bool,
     /// Shell commands before the interface comes up; `%i` stands for its name.
     pub pre_up: Vec<String>,

@@ -8,7 +8,11 @@ pub(super) fn nearest(unknown: &str, candidates: impl IntoIterator<Item = &'stat
         return None;
     }
     let unknown = fold(unknown);
-    let scored = candidates.into_iter().map(|candidate| (likeness(&unknown, &fold(candidate)), candidate));
+    let mut candidates = candidates.into_iter();
+    if let Some((_, meant)) = FOREIGN.into_iter().find(|(foreign, _)| *foreign == unknown) {
+        return candidates.find(|candidate| fold(candidate) == meant);
+    }
+    let scored = candidates.map(|candidate| (likeness(&unknown, &fold(candidate)), candidate));
     let best = scored.max_by(|left, right| left.0.total_cmp(&right.0))?;
     (best.0 >= THRESHOLD).then_some(best.1)
 }
@@ -26,6 +30,9 @@ fn likeness(unknown: &str, candidate: &str) -> f64 {
 fn fold(word: &str) -> String {
     word.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
+
+/// Words of other programs that are nearest to the opposite of what they mean, and what that is called here; folded.
+const FOREIGN: [(&str, &str); 1] = [("disallowedips", "excludedips")];
 
 /// Longer words are no misspelt keys, and the comparison is quadratic.
 const MAX_LENGTH: usize = 48;
@@ -62,5 +69,7 @@ mod tests {
             assert_eq!(nearest(unknown, WORDS), expected, "{unknown}");
         }
         assert_eq!(nearest(&"AllowedIPs".repeat(10), WORDS), None);
+        assert_eq!(nearest("DisallowedIPs", WORDS), None, "the opposite is no likeness");
+        assert_eq!(nearest("disallowed_ips", WORDS.into_iter().chain(["ExcludedIPs"])), Some("ExcludedIPs"));
     }
 }

@@ -1,7 +1,7 @@
 //! From located texts to a [`Config`]: the rules that all formats share.
 //!
-//! Every value is looked at, whatever is wrong with the others, so that one run tells everything. Costs grow linearly
-//! with the file.
+//! Every value is looked at, whatever is wrong with the others, so that one run tells everything. What follows from
+//! several values together is the business of `coverage`. Costs grow linearly with the file.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,42 @@ use adit_core::PublicKey;
 use ipnet::IpNet;
 
 use super::Format;
+use super::coverage::{Coverage, Located};
 use super::diagnostic::{Finding, Report};
+use super::endpoint::{Endpoint, Host};
 use super::model::{Config, Interface, Peer};
 use super::schema::{Entry, Key, Section, SectionKind};
 use super::value::{self, Remark, Remarked};
 
 /// Checks the sections of one file. `None` comes with at least one error in the report.
-pub(super) fn validate(sections: &[Section<'_>], format: Format, report: &mut Report) -> Option<Config> {
-    let mut validator = Validator { format, report };
-    let interface = sections.iter().find(|section| section.kind == SectionKind::Interface);
-    if interface.is_none() {
+pub(super) fn validate<'s>(sections: &'s [Section<'s>], format: Format, report: &mut Report) -> Option<Config> {
+    let mut validator = Validator { format, report, coverage: Coverage::default() };
+    let own_section = sections.iter().find(|section| section.kind == SectionKind::Interface);
+    if own_section.is_none() {
         let message = format!("there is no {} section", SectionKind::Interface.name(format));
         validator.report.error(Finding::whole(message));
     }
-    let interface = interface.filter(|section| !section.unreadable).and_then(|section| validator.interface(section));
+    let own_section = own_section.filter(|section| !section.unreadable);
+    let interface = own_section.and_then(|section| validator.interface(section));
     let own_key = interface.as_ref().and_then(|interface| Some(interface.private_key.as_ref()?.public_key()));
     let mut claims = Claims { own_key, ..Claims::default() };
     let mut peers = Vec::with_capacity(sections.len().saturating_sub(1));
     for section in sections.iter().filter(|section| section.kind == SectionKind::Peer && !section.unreadable) {
         peers.extend(validator.peer(section, &mut claims));
     }
-    interface.filter(|_| !validator.report.failed()).map(|interface| Config { interface, peers })
+    let Validator { report, coverage, .. } = validator;
+    coverage.contradictions(format, report);
+    if let (Some(section), Some(interface), false) = (own_section, &interface, report.failed()) {
+        coverage.surprises(interface, section, format, report);
+    }
+    interface.filter(|_| !report.failed()).map(|interface| Config { interface, peers })
 }
 
-struct Validator<'r> {
+struct Validator<'s, 'r> {
     format: Format,
     report: &'r mut Report,
+    /// What the rules between keys need of the values.
+    coverage: Coverage<'s>,
 }
 
 /// What peers have claimed, and where.
@@ -59,8 +69,8 @@ impl<T> Default for Once<T> {
     }
 }
 
-impl Validator<'_> {
-    fn interface(&mut self, section: &Section<'_>) -> Option<Interface> {
+impl<'s> Validator<'s, '_> {
+    fn interface(&mut self, section: &'s Section<'s>) -> Option<Interface> {
         let mut private_key = Once::default();
         let (mut listen_port, mut fwmark, mut mtu) = (Once::default(), Once::default(), Once::default());
         let (mut table, mut save_config) = (Once::default(), Once::default());
@@ -85,8 +95,12 @@ impl Validator<'_> {
                     interface.addresses.extend(address.filter(|net| self.is_new(section, entry, *net, &mut addresses)));
                 }
                 Key::ExcludedIps => {
-                    let net = self.checked(section, entry, value::listed_prefix(text));
-                    interface.excluded_ips.extend(net.filter(|net| self.is_new(section, entry, *net, &mut excluded)));
+                    if let Some(net) = self.checked(section, entry, value::listed_prefix(text))
+                        && self.is_new(section, entry, net, &mut excluded)
+                    {
+                        interface.excluded_ips.push(net);
+                        self.coverage.excluded.push(Located { value: net, section, entry });
+                    }
                 }
                 Key::Dns => {
                     dns_at.get_or_insert(entry);
@@ -137,9 +151,9 @@ impl Validator<'_> {
         Some(interface)
     }
 
-    fn peer(&mut self, section: &Section<'_>, claims: &mut Claims) -> Option<Peer> {
+    fn peer(&mut self, section: &'s Section<'s>, claims: &mut Claims) -> Option<Peer> {
         let mut public_key = Once::default();
-        let mut named_by = None;
+        let (mut named_by, mut reached_at) = (None, None);
         let mut preshared_key = Once::default();
         let (mut endpoint, mut keepalive) = (Once::default(), Once::default());
         let mut allowed_ips = Vec::new();
@@ -151,13 +165,17 @@ impl Validator<'_> {
                     self.once(&mut public_key, section, entry, value::key(text));
                 }
                 Key::PresharedKey => self.once(&mut preshared_key, section, entry, value::preshared_key(text)),
-                Key::Endpoint => self.once(&mut endpoint, section, entry, value::endpoint(text)),
+                Key::Endpoint => {
+                    reached_at = Some(entry);
+                    self.once(&mut endpoint, section, entry, value::endpoint(text));
+                }
                 Key::PersistentKeepalive => self.once(&mut keepalive, section, entry, value::keepalive(text)),
                 Key::AllowedIps => {
                     if let Some(net) = self.checked(section, entry, value::listed_prefix(text))
                         && self.claim_net(section, entry, net, claims)
                     {
                         allowed_ips.push(net);
+                        self.coverage.allowed.push(Located { value: net, section, entry });
                     }
                 }
                 // Readers put the keys of an interface into the interface's section only.
@@ -166,6 +184,9 @@ impl Validator<'_> {
         }
         if public_key.first.is_none() && !section.spoilt.contains(&Key::PublicKey) {
             self.missing(section, Key::PublicKey, "the public key of this peer is missing");
+        }
+        if let (Some(entry), Some(Endpoint { host: Host::Ip(ip), .. })) = (reached_at, &endpoint.value) {
+            self.coverage.endpoints.push(Located { value: *ip, section, entry });
         }
         let public_key = public_key.value?;
         if let Some(entry) = named_by {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use adit_core::route::trusted_local;
 use ipnet::IpNet;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol, RouteType};
 
@@ -56,11 +57,4 @@ fn is_connected(found: &Found) -> bool {
         matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_))
     };
     by_kernel && !found.message.attributes.iter().any(through_gateway)
-}
-
-/// Whether a network consists of addresses for private use (RFC 1918, 6598, 3927, 4193, 4291).
-fn trusted_local(net: &IpNet) -> bool {
-    const PRIVATE: [&str; 7] =
-        ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"];
-    PRIVATE.iter().filter_map(|text| text.parse::<IpNet>().ok()).any(|private| private.contains(net))
 }
