@@ -99,13 +99,13 @@ pub async fn apply_with(
     let occasion = Occasion {
         settings,
         link: &link,
-        mtu: choose_mtu(&netlink, settings, &link, numbers).await?,
+        mtu: choose_mtu(&netlink, settings, &link, numbers, journal).await?,
         numbers,
         local: &local_networks(&netlink, settings, &link).await?,
     };
     let plan = plan::changes(&netlink, &occasion, journal).await?;
 
-    let missing = plan::missing(&netlink, &plan, &link).await?;
+    let missing = plan::missing(&netlink, &plan, &link, journal).await?;
     add(&netlink, journal, &plan, &missing, progress).await?;
     let removed = remove_unwanted(&netlink, ifname, journal, &plan).await?;
     Ok(Applied {
@@ -200,6 +200,7 @@ async fn choose_mtu(
     settings: &Settings,
     link: &Link,
     numbers: Option<Numbers>,
+    journal: &Journal,
 ) -> Result<u16, RouteError> {
     let ipv6 = settings.carries(Family::Ipv6);
     match &settings.mtu {
@@ -207,7 +208,10 @@ async fn choose_mtu(
         MtuSource::Fixed(mtu) => Ok(*mtu),
         MtuSource::DeriveFromUnderlay { endpoints, fwmark } => {
             let mark = fwmark.or(numbers.map(|numbers| numbers.fwmark));
-            underlay::mtu(netlink, &link.device, endpoints, mark, ipv6).await
+            let outer = underlay::mtu(netlink, &link.device, endpoints, mark).await?;
+            // While the underlay is away there is nothing to learn, and it most often comes back as it was.
+            let before = plan::recorded_mtu(journal, &link.device).and_then(|mtu| u16::try_from(mtu).ok());
+            Ok(before.filter(|_| outer.is_none()).unwrap_or_else(|| underlay::inner(outer, ipv6)))
         }
     }
 }
@@ -295,7 +299,7 @@ async fn remove_unwanted(
         // With an IPv4 address go the later ones in its network, and with the last one all IPv4 routes of the interface
         // (net/ipv4/devinet.c, fib_frontend.c); with either goes its connected route.
         let link = link::by_name(netlink, ifname).await?;
-        let missing = plan::missing(netlink, plan, &link).await?;
+        let missing = plan::missing(netlink, plan, &link, journal).await?;
         add(netlink, journal, plan, &missing, &mut |_, _| ()).await?;
     }
     removed.map(|()| unwanted.len())
