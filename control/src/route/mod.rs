@@ -30,7 +30,7 @@ pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use error::{Reason, RouteError};
 pub use monitor::Monitor;
 
-use crate::firewall;
+use crate::firewall::{self, Part};
 use crate::journal::{Entry, Journal};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
 use link::Link;
@@ -143,16 +143,21 @@ pub async fn pulled_out(ifname: &str, settings: &Settings) -> Result<Vec<PulledO
 /// Leaves the reply protection out where there is no nftables, which is a loss only where the reverse path filter is strict.
 /// A kill switch cannot be left out.
 async fn check_firewall(settings: &mut Settings) -> Result<(), RouteError> {
-    let Some(wanted) = &settings.firewall else { return Ok(()) };
-    match firewall::check().await {
-        Ok(()) => Ok(()),
-        Err(error) if wanted.kill_switch.is_none() && !error.is_permission() => {
-            tracing::warn!(%error, "no protection against forged answers, and none from a strict reverse path filter");
-            settings.firewall = None;
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    let Some(wanted) = &mut settings.firewall else { return Ok(()) };
+    if wanted.kill_switch.is_some() {
+        firewall::check(Part::KillSwitch).await?;
     }
+    if wanted.reply_protection
+        && let Err(error) = firewall::check(Part::ReplyProtection).await
+    {
+        if error.is_permission() {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "no protection against forged answers, and none from a strict reverse path filter");
+        wanted.reply_protection = false;
+    }
+    settings.firewall.take_if(|wanted| !wanted.reply_protection && wanted.kill_switch.is_none());
+    Ok(())
 }
 
 /// The connected networks that may be reached beside the tunnel, if that is asked for.
