@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use rtnetlink::packet_core::{DefaultNla, Nla as _};
 use rtnetlink::packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
 use serde::Serialize;
 
@@ -237,6 +238,7 @@ pub(super) fn parse(family: Family, message: &RuleMessage) -> KernelRule {
             RuleAttribute::Protocol(protocol) => rule.protocol = Protocol((*protocol).into()),
             // It labels what it selects, and selects nothing.
             RuleAttribute::Realm(_) => {}
+            RuleAttribute::Other(nla) if is_whole_mask(nla) => {}
             _ => rule.has_more = true,
         }
     }
@@ -253,6 +255,16 @@ pub(super) fn parse(family: Family, message: &RuleMessage) -> KernelRule {
 
 fn range(first: impl Into<u32>, last: impl Into<u32>) -> Range {
     Range { first: first.into(), last: last.into() }
+}
+
+/// Linux 6.15 and later say of a single port that all its bits matter.
+fn is_whole_mask(attribute: &DefaultNla) -> bool {
+    let mut value = [0; 2];
+    if !matches!(attribute.kind(), FRA_SPORT_MASK | FRA_DPORT_MASK) || attribute.value_len() != value.len() {
+        return false;
+    }
+    attribute.emit_value(&mut value);
+    value == [0xff; 2]
 }
 
 /// The name of an IP protocol that `--proto` knows, else its number.
@@ -292,3 +304,8 @@ impl From<rule::RuleAction> for RuleAction {
         }
     }
 }
+
+/// linux/fib_rules.h.
+const FRA_SPORT_MASK: u16 = 28;
+/// linux/fib_rules.h.
+const FRA_DPORT_MASK: u16 = 29;

@@ -100,9 +100,11 @@ impl Query {
 }
 
 pub(super) async fn ask(netlink: &Netlink, query: &Query) -> Result<KernelWay, Reason> {
-    let found = one(netlink, query, RouteFlags::LookupTable).await?;
+    // IPv6 tells the table unasked, and refuses to be asked where the socket checks strictly (net/ipv6/route.c).
+    let table = if query.destination.is_ipv4() { RouteFlags::LookupTable } else { RouteFlags::empty() };
+    let found = one(netlink, query, table).await?;
     // The answer to this one is the route as it stands in its table, and lacks what the packet would get from it.
-    let matched = one(netlink, query, RouteFlags::LookupTable | RouteFlags::FibMatch).await.ok();
+    let matched = one(netlink, query, table | RouteFlags::FibMatch).await.ok();
     let mut links = Vec::new();
     for message in [Some(&found), matched.as_ref()].into_iter().flatten() {
         for index in interfaces(message) {
