@@ -6,6 +6,8 @@ mod check;
 #[cfg(target_os = "linux")]
 mod control;
 mod demo;
+#[cfg(target_os = "linux")]
+mod explain;
 mod failure;
 mod keys;
 mod locate;
@@ -14,6 +16,8 @@ mod manual;
 #[cfg(target_os = "linux")]
 mod netns;
 mod progress;
+#[cfg(target_os = "linux")]
+mod routes;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
@@ -72,6 +76,8 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
         Command::Reload(options) => control::reload(&options),
         Command::Recover(options) => control::recover_all(&options),
         Command::Status(options) => status::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Routes(options) => routes::run(&options),
         other => Err(failure::Failure::failed(format!("{other:?} has nothing to do with tunnels"))),
     }
 }

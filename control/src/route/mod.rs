@@ -12,6 +12,7 @@ mod address;
 mod change;
 mod closed;
 mod error;
+pub mod inspect;
 mod link;
 mod local;
 mod monitor;

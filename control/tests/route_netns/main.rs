@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod host;
+mod inspect;
 mod monitor;
 mod strict;
 
