@@ -45,6 +45,8 @@ pub struct Answer {
     pub difference: Option<String>,
     /// What else a person should know.
     pub notes: Vec<String>,
+    #[serde(skip)]
+    is_up: bool,
 }
 
 /// A peer to whom packets go.
@@ -92,7 +94,12 @@ impl KernelSide {
         let way = match &self.asked {
             Ok(way) => way,
             Err(reason) => {
-                let by = self.trace.end().map(|end| format!("; rule `{}`", end.rule)).unwrap_or_default();
+                let refuses = |found: &Found| match found {
+                    Found::Route(route) => route.kind.stops(),
+                    found => *found == Found::Refusal,
+                };
+                let by = self.trace.end().filter(|end| refuses(&end.found));
+                let by = by.map(|end| format!("; rule `{}`", end.rule)).unwrap_or_default();
                 return format!("refuses it: {reason}{by}");
             }
         };
@@ -129,7 +136,10 @@ impl Answer {
             }
             None => {}
         }
-        lines.extend(self.lost.iter().map(|lost| ("lost", format!("{}: {}", lost.rule.text, lost.reason))));
+        lines.extend(self.lost.iter().map(|lost| {
+            let label = if lost.reason == words::NEXT { "next" } else { "lost" };
+            (label, format!("{}: {}", lost.rule.text, lost.reason))
+        }));
         if let Some(source) = self.source {
             lines.push(("source", source.to_string()));
         }
@@ -137,7 +147,7 @@ impl Answer {
             lines.push(("mtu", mtu.to_string()));
         }
         if let Some(kernel) = &self.kernel {
-            lines.push(("kernel", kernel.text()));
+            lines.push((if self.is_up { "kernel" } else { "now" }, kernel.text()));
         }
         match (self.agrees, &self.difference) {
             (Some(true), _) => lines.push(("agrees", "yes".into())),
@@ -198,6 +208,27 @@ pub(super) fn answer(view: &View<'_>, net: IpNet, packet: &Packet, kernel: Optio
         difference,
         kernel,
         notes,
+        is_up,
+    }
+}
+
+/// Adds what becomes of packets whose sender lets the kernel choose a source address and asks again with that one, as TCP
+/// does before it connects: a rule may select by it.
+pub(super) async fn again(inspector: &Inspector, view: &View<'_>, packet: &Packet, answer: &mut Answer) {
+    let first = answer.kernel.as_ref().and_then(|kernel| kernel.way.as_ref());
+    let Some((source, device)) = first.and_then(|way| way.source.zip(way.device.clone())) else { return };
+    if packet.query.source.is_some() || answer.agrees != Some(true) || answer.way == Way::Blocked.name() {
+        return;
+    }
+    let packet = Packet { query: Query { source: Some(source), ..packet.query }, ..packet.clone() };
+    let kernel = KernelSide::ask(inspector, view, &packet).await;
+    if kernel.way.as_ref().is_some_and(|way| way.device.as_ref() == Some(&device)) {
+        return;
+    }
+    let decision = view.model.decide(packet.query.destination);
+    if let Some(Err(difference)) = verdict::compare(view, &decision, &packet, &kernel.asked, &kernel.trace) {
+        answer.agrees = Some(false);
+        answer.difference = Some(format!("{difference} (once it has the source address {source}, as TCP connects)"));
     }
 }
 

@@ -240,6 +240,7 @@ pub async fn explain(
         };
         let kernel = if sender.can_ask { Some(KernelSide::ask(inspector, &view, &packet).await) } else { None };
         let mut answer = answer::answer(&view, net, &packet, kernel);
+        answer::again(inspector, &view, &packet, &mut answer).await;
         answer::datagrams(inspector, &view, ip, &mut answer).await;
         explanation.answers.push(answer);
     }
@@ -268,6 +269,10 @@ async fn sender(inspector: &Inspector, view: &View<'_>, question: &Question, not
     match inspector.way(&Query::to(from)).await.ok().and_then(|way| way.device) {
         Some(device) => {
             notes.push(format!("{from} is not this host's: packets that it forwards, coming in by {}", device.name));
+            let switch = if from.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+            if std::fs::read_to_string(format!("/proc/sys/{switch}")).is_ok_and(|value| value.trim() == "0") {
+                notes.push(format!("this host does not forward: sysctl {} is 0", switch.replace('/', ".")));
+            }
             Sender { source: Some(from), input: Some((device.index, device.name)), can_ask: true }
         }
         None => {
@@ -289,3 +294,6 @@ fn inside(net: IpNet) -> IpAddr {
 const SHOWN: usize = 24;
 /// Parts of a prefix that are counted.
 const COUNTED: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ pub(super) fn compare(
     if is_by_interface || matches!(view.tunnel.routing.layout, Layout::Table | Layout::Other) {
         return None;
     }
+    // What is forwarded may be refused for what else the host is told: not to forward, or to filter by the reverse path.
+    if packet.input.is_some() && way.is_err() {
+        return None;
+    }
     if matches!(way, Err(Reason::Timeout | Reason::Unexpected | Reason::NoSocket(_))) {
         return None;
     }
@@ -133,6 +137,6 @@ pub(super) fn leads(way: &KernelWay) -> String {
         (RouteKind::Local | RouteKind::Anycast, _) => "to this host itself".into(),
         (kind, _) if kind.stops() => format!("nowhere: {kind}"),
         (_, Some(gateway)) => format!("via {gateway} dev {device}"),
-        (_, None) => format!("by dev {device}"),
+        (_, None) => format!("directly on {device}"),
     }
 }
