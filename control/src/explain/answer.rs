@@ -82,7 +82,7 @@ impl KernelSide {
     pub(super) fn new(asked: Result<KernelWay, Reason>, trace: Trace) -> Self {
         Self {
             way: asked.as_ref().ok().cloned(),
-            refusal: asked.as_ref().err().map(ToString::to_string),
+            refusal: asked.as_ref().err().map(|reason| verdict::refusal(*reason)),
             rules: trace.visits.iter().map(visit).collect(),
             asked,
             trace,
@@ -100,7 +100,7 @@ impl KernelSide {
                 };
                 let by = self.trace.end().filter(|end| refuses(&end.found));
                 let by = by.map(|end| format!("; rule `{}`", end.rule)).unwrap_or_default();
-                return format!("refuses it: {reason}{by}");
+                return format!("refuses it: {}{by}", verdict::refusal(*reason));
             }
         };
         let found = self.trace.end().filter(|end| match (&end.found, &way.route) {
@@ -190,7 +190,7 @@ pub(super) fn answer(view: &View<'_>, net: IpNet, packet: &Packet, kernel: Optio
     Answer {
         net,
         way: decision.way.name(),
-        summary: summary(view, net, &decision, asked_way),
+        summary: summary(view, net, &decision, asked_way, difference.is_some()),
         peer: match decision.way {
             Way::Tunnel { peer } => view.tunnel.peers.get(peer).map(|peer| PeerName {
                 public_key: peer.public_key,
@@ -256,24 +256,27 @@ pub(super) async fn datagrams(inspector: &Inspector, view: &View<'_>, ip: IpAddr
                 });
             }
             Ok(found) => note += &format!(", {}", verdict::leads(&found)),
-            Err(reason) => note += &format!(", and the kernel refuses them: {reason}"),
+            Err(reason) => note += &format!(", and the kernel refuses them: {}", verdict::refusal(reason)),
         }
     }
     answer.notes.push(note);
 }
 
-fn summary(view: &View<'_>, net: IpNet, decision: &Decision, way: Option<&KernelWay>) -> String {
+fn summary(view: &View<'_>, net: IpNet, decision: &Decision, way: Option<&KernelWay>, differs: bool) -> String {
     let what = if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() };
     let name = &view.tunnel.name;
-    let would = view.index().is_none();
-    let goes = |is: &str, would_be: &str| if would { format!("would {would_be}") } else { is.to_owned() };
+    let goes = |is: &str, be: &str| match view.index() {
+        None => format!("would {be}"),
+        Some(_) if differs => format!("should {be}"),
+        Some(_) => is.to_owned(),
+    };
     match decision.way {
         Way::Tunnel { peer } => {
             let peer = view.tunnel.peers.get(peer).map(super::SubjectPeer::describe).unwrap_or_default();
             format!("{what} {} through the tunnel {name}, to peer {peer}", goes("goes", "go"))
         }
         Way::NoPeer => {
-            format!("{what} {} into the tunnel {name} and be dropped there: no peer has it", goes("would go", "go"))
+            format!("{what} {} into the tunnel {name}, where it is dropped: no peer has it", goes("goes", "go"))
         }
         Way::Host => format!("{what} {} this host itself", goes("is", "be")),
         Way::Blocked => format!("{what} {} blocked: the kill switch refuses it", goes("is", "be")),
