@@ -8,6 +8,7 @@ mod crash;
 mod daemon;
 mod explain;
 mod host;
+mod readme;
 mod secrets;
 mod status;
 mod wg_quick;
