@@ -164,6 +164,15 @@ fn whatever_takes_traffic_from_the_tunnel_is_named() -> Result<()> {
     stolen("from 198.51.100.1 lookup 77", "--from 198.51.100.1", "`100: from 198.51.100.1 lookup 77`")?;
     stolen("to 1.1.1.0/24 prohibit", "", "`100: from all to 1.1.1.0/24 prohibit` (not Adit's")?;
 
+    namespace.ip("route add 9.9.9.0/24 via 198.51.100.254 dev under0 table 51820")?;
+    let explanation = explain(&host, &format!("9.0.0.0/8 {name}"), 1)?;
+    let difference = explanation["answers"][0]["difference"].as_str().context("difference")?;
+    ensure!(
+        difference.contains("9.9.9.0/24 via 198.51.100.254") && difference.ends_with("(asked about 9.9.9.0)"),
+        "{difference}"
+    );
+    namespace.ip("route del 9.9.9.0/24 table 51820")?;
+
     let run = host.adit(&format!("explain 1.1.1.1 {name} --from 2001:db8::1"))?;
     assert_failed(&run, 2, "different address families");
     namespace.ip("rule add priority 100 lookup 77")?;

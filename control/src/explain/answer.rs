@@ -212,6 +212,19 @@ pub(super) fn answer(view: &View<'_>, net: IpNet, packet: &Packet, kernel: Optio
     }
 }
 
+/// Looks at another packet of the same prefix, of which only a disagreement is news.
+pub(super) async fn elsewhere(inspector: &Inspector, view: &View<'_>, packet: &Packet, answer: &mut Answer) {
+    if answer.agrees != Some(true) {
+        return;
+    }
+    let kernel = KernelSide::ask(inspector, view, packet).await;
+    let decision = view.model.decide(packet.query.destination);
+    if let Some(Err(difference)) = verdict::compare(view, &decision, packet, &kernel.asked, &kernel.trace) {
+        answer.agrees = Some(false);
+        answer.difference = Some(format!("{difference} (asked about {})", packet.query.destination));
+    }
+}
+
 /// Adds what becomes of packets whose sender lets the kernel choose a source address and asks again with that one, as TCP
 /// does before it connects: a rule may select by it.
 pub(super) async fn again(inspector: &Inspector, view: &View<'_>, packet: &Packet, answer: &mut Answer) {

@@ -240,6 +240,17 @@ pub async fn explain(
         };
         let kernel = if sender.can_ask { Some(KernelSide::ask(inspector, &view, &packet).await) } else { None };
         let mut answer = answer::answer(&view, net, &packet, kernel);
+        if sender.can_ask && net.prefix_len() < net.max_prefix_len() {
+            for other in facts.family_of(ip).landmarks(net, LANDMARKS) {
+                answer::elsewhere(
+                    inspector,
+                    &view,
+                    &Packet { query: Query { destination: other, ..packet.query }, ..packet.clone() },
+                    &mut answer,
+                )
+                .await;
+            }
+        }
         answer::again(inspector, &view, &packet, &mut answer).await;
         answer::datagrams(inspector, &view, ip, &mut answer).await;
         explanation.answers.push(answer);
@@ -290,6 +301,8 @@ fn inside(net: IpNet) -> IpAddr {
     if first.is_unspecified() { net.hosts().find(|ip| !ip.is_unspecified()).unwrap_or(first) } else { first }
 }
 
+/// Addresses of a part that the kernel is asked about beside the first one.
+const LANDMARKS: usize = 32;
 /// Parts of a prefix that are explained.
 const SHOWN: usize = 24;
 /// Parts of a prefix that are counted.
