@@ -157,7 +157,7 @@ fn show_apple(out: &mut String, explanation: &AppleExplanation) -> std::fmt::Res
         writeln!(out, "{}", summary.bold())?;
         for (index, rule) in answer.rules.iter().enumerate() {
             let (label, way) = if index == 0 { ("rule", "") } else { ("lost", rule.way) };
-            let way = if way.is_empty() { String::new() } else { format!(": {way}") };
+            let way = if way.is_empty() { String::new() } else { format!(" ({way})") };
             writeln!(out, "  {}{}{way}", format!("{label:<8}").dimmed(), rule.text)?;
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use adit_control::api::{self, ApiClient};
 use adit_control::explain::{Facts, FamilyTree, RouteNode, RuleNode, Subject, TableNode, trees};
-use adit_control::route::inspect::{Inspector, Protocol, RouteKind};
+use adit_control::route::inspect::{Inspector, Protocol, RouteKind, RuleAction};
 use adit_control::socket;
 use owo_colors::OwoColorize;
 
@@ -79,7 +79,11 @@ fn rule(out: &mut String, node: &RuleNode) -> std::fmt::Result {
         other => format!("  (proto {other})").yellow().to_string(),
     };
     writeln!(out, "  {text}{owner}")?;
-    node.table.as_ref().map_or(Ok(()), |table| self::table(out, table))
+    match (&node.table, rule.action) {
+        (Some(table), _) => self::table(out, table),
+        (None, RuleAction::Lookup(_)) => writeln!(out, "    {}", "as above".dimmed()),
+        (None, _) => Ok(()),
+    }
 }
 
 fn table(out: &mut String, table: &TableNode) -> std::fmt::Result {

@@ -346,6 +346,8 @@ mod command_line {
             "reload",
             "recover",
             "check",
+            "explain",
+            "routes",
             "genkey",
             "genpsk",
             "pubkey",

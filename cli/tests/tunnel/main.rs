@@ -6,7 +6,9 @@
 mod bad_input;
 mod crash;
 mod daemon;
+mod explain;
 mod host;
+mod readme;
 mod secrets;
 mod status;
 mod wg_quick;

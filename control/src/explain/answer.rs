@@ -45,6 +45,8 @@ pub struct Answer {
     pub difference: Option<String>,
     /// What else a person should know.
     pub notes: Vec<String>,
+    #[serde(skip)]
+    is_up: bool,
 }
 
 /// A peer to whom packets go.
@@ -80,7 +82,7 @@ impl KernelSide {
     pub(super) fn new(asked: Result<KernelWay, Reason>, trace: Trace) -> Self {
         Self {
             way: asked.as_ref().ok().cloned(),
-            refusal: asked.as_ref().err().map(ToString::to_string),
+            refusal: asked.as_ref().err().map(|reason| verdict::refusal(*reason)),
             rules: trace.visits.iter().map(visit).collect(),
             asked,
             trace,
@@ -92,8 +94,13 @@ impl KernelSide {
         let way = match &self.asked {
             Ok(way) => way,
             Err(reason) => {
-                let by = self.trace.end().map(|end| format!("; rule `{}`", end.rule)).unwrap_or_default();
-                return format!("refuses it: {reason}{by}");
+                let refuses = |found: &Found| match found {
+                    Found::Route(route) => route.kind.stops(),
+                    found => *found == Found::Refusal,
+                };
+                let by = self.trace.end().filter(|end| refuses(&end.found));
+                let by = by.map(|end| format!("; rule `{}`", end.rule)).unwrap_or_default();
+                return format!("refuses it: {}{by}", verdict::refusal(*reason));
             }
         };
         let found = self.trace.end().filter(|end| match (&end.found, &way.route) {
@@ -129,7 +136,10 @@ impl Answer {
             }
             None => {}
         }
-        lines.extend(self.lost.iter().map(|lost| ("lost", format!("{}: {}", lost.rule.text, lost.reason))));
+        lines.extend(self.lost.iter().map(|lost| {
+            let label = if lost.reason == words::NEXT { "next" } else { "lost" };
+            (label, format!("{}: {}", lost.rule.text, lost.reason))
+        }));
         if let Some(source) = self.source {
             lines.push(("source", source.to_string()));
         }
@@ -137,7 +147,7 @@ impl Answer {
             lines.push(("mtu", mtu.to_string()));
         }
         if let Some(kernel) = &self.kernel {
-            lines.push(("kernel", kernel.text()));
+            lines.push((if self.is_up { "kernel" } else { "now" }, kernel.text()));
         }
         match (self.agrees, &self.difference) {
             (Some(true), _) => lines.push(("agrees", "yes".into())),
@@ -180,7 +190,7 @@ pub(super) fn answer(view: &View<'_>, net: IpNet, packet: &Packet, kernel: Optio
     Answer {
         net,
         way: decision.way.name(),
-        summary: summary(view, net, &decision, asked_way),
+        summary: summary(view, net, &decision, asked_way, difference.is_some()),
         peer: match decision.way {
             Way::Tunnel { peer } => view.tunnel.peers.get(peer).map(|peer| PeerName {
                 public_key: peer.public_key,
@@ -198,6 +208,40 @@ pub(super) fn answer(view: &View<'_>, net: IpNet, packet: &Packet, kernel: Optio
         difference,
         kernel,
         notes,
+        is_up,
+    }
+}
+
+/// Looks at another packet of the same prefix, of which only a disagreement is news.
+pub(super) async fn elsewhere(inspector: &Inspector, view: &View<'_>, packet: &Packet, answer: &mut Answer) {
+    if answer.agrees != Some(true) {
+        return;
+    }
+    let kernel = KernelSide::ask(inspector, view, packet).await;
+    let decision = view.model.decide(packet.query.destination);
+    if let Some(Err(difference)) = verdict::compare(view, &decision, packet, &kernel.asked, &kernel.trace) {
+        answer.agrees = Some(false);
+        answer.difference = Some(format!("{difference} (asked about {})", packet.query.destination));
+    }
+}
+
+/// Adds what becomes of packets whose sender lets the kernel choose a source address and asks again with that one, as TCP
+/// does before it connects: a rule may select by it.
+pub(super) async fn again(inspector: &Inspector, view: &View<'_>, packet: &Packet, answer: &mut Answer) {
+    let first = answer.kernel.as_ref().and_then(|kernel| kernel.way.as_ref());
+    let Some((source, device)) = first.and_then(|way| way.source.zip(way.device.clone())) else { return };
+    if packet.query.source.is_some() || answer.agrees != Some(true) || answer.way == Way::Blocked.name() {
+        return;
+    }
+    let packet = Packet { query: Query { source: Some(source), ..packet.query }, ..packet.clone() };
+    let kernel = KernelSide::ask(inspector, view, &packet).await;
+    if kernel.way.as_ref().is_some_and(|way| way.device.as_ref() == Some(&device)) {
+        return;
+    }
+    let decision = view.model.decide(packet.query.destination);
+    if let Some(Err(difference)) = verdict::compare(view, &decision, &packet, &kernel.asked, &kernel.trace) {
+        answer.agrees = Some(false);
+        answer.difference = Some(format!("{difference} (once it has the source address {source}, as TCP connects)"));
     }
 }
 
@@ -225,24 +269,27 @@ pub(super) async fn datagrams(inspector: &Inspector, view: &View<'_>, ip: IpAddr
                 });
             }
             Ok(found) => note += &format!(", {}", verdict::leads(&found)),
-            Err(reason) => note += &format!(", and the kernel refuses them: {reason}"),
+            Err(reason) => note += &format!(", and the kernel refuses them: {}", verdict::refusal(reason)),
         }
     }
     answer.notes.push(note);
 }
 
-fn summary(view: &View<'_>, net: IpNet, decision: &Decision, way: Option<&KernelWay>) -> String {
+fn summary(view: &View<'_>, net: IpNet, decision: &Decision, way: Option<&KernelWay>, differs: bool) -> String {
     let what = if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() };
     let name = &view.tunnel.name;
-    let would = view.index().is_none();
-    let goes = |is: &str, would_be: &str| if would { format!("would {would_be}") } else { is.to_owned() };
+    let goes = |is: &str, be: &str| match view.index() {
+        None => format!("would {be}"),
+        Some(_) if differs => format!("should {be}"),
+        Some(_) => is.to_owned(),
+    };
     match decision.way {
         Way::Tunnel { peer } => {
             let peer = view.tunnel.peers.get(peer).map(super::SubjectPeer::describe).unwrap_or_default();
             format!("{what} {} through the tunnel {name}, to peer {peer}", goes("goes", "go"))
         }
         Way::NoPeer => {
-            format!("{what} {} into the tunnel {name} and be dropped there: no peer has it", goes("would go", "go"))
+            format!("{what} {} into the tunnel {name}, where it is dropped: no peer has it", goes("goes", "go"))
         }
         Way::Host => format!("{what} {} this host itself", goes("is", "be")),
         Way::Blocked => format!("{what} {} blocked: the kill switch refuses it", goes("is", "be")),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::subject::Subject;
 use crate::route::RouteError;
 use crate::route::inspect::{Inspector, KernelAddress, KernelLink, KernelRoute, KernelRule, RouteKind};
-use crate::settings::{Family, TABLE_MAIN};
+use crate::settings::{Family, TABLE_LOCAL, TABLE_MAIN};
 
 /// The host's routing.
 #[derive(Debug, Clone, Default)]
@@ -120,6 +120,19 @@ impl FamilyFacts {
     #[must_use]
     pub fn table(&self, number: u32) -> &[KernelRoute] {
         self.tables.get(&number).map_or(&[], Vec::as_slice)
+    }
+
+    /// Addresses of a prefix for which the kernel may say something else than for the first one: where a route or a rule of
+    /// its own begins, and the last one.
+    #[must_use]
+    pub fn landmarks(&self, net: IpNet, limit: usize) -> Vec<IpAddr> {
+        let routes = self.tables.iter().filter(|(number, _)| **number != TABLE_LOCAL);
+        let routes = routes.flat_map(|(_, routes)| routes).map(|route| route.destination);
+        let inside = routes.chain(self.rules.iter().filter_map(|rule| rule.to)).filter(|inner| net.contains(inner));
+        let mut found: BTreeSet<IpAddr> = inside.map(|inner| inner.network()).take(limit).collect();
+        found.insert(net.broadcast());
+        found.remove(&net.network());
+        found.into_iter().collect()
     }
 
     fn main(&self) -> impl Iterator<Item = &KernelRoute> {

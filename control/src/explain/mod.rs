@@ -240,6 +240,18 @@ pub async fn explain(
         };
         let kernel = if sender.can_ask { Some(KernelSide::ask(inspector, &view, &packet).await) } else { None };
         let mut answer = answer::answer(&view, net, &packet, kernel);
+        if sender.can_ask && net.prefix_len() < net.max_prefix_len() {
+            for other in facts.family_of(ip).landmarks(net, LANDMARKS) {
+                answer::elsewhere(
+                    inspector,
+                    &view,
+                    &Packet { query: Query { destination: other, ..packet.query }, ..packet.clone() },
+                    &mut answer,
+                )
+                .await;
+            }
+        }
+        answer::again(inspector, &view, &packet, &mut answer).await;
         answer::datagrams(inspector, &view, ip, &mut answer).await;
         explanation.answers.push(answer);
     }
@@ -268,6 +280,10 @@ async fn sender(inspector: &Inspector, view: &View<'_>, question: &Question, not
     match inspector.way(&Query::to(from)).await.ok().and_then(|way| way.device) {
         Some(device) => {
             notes.push(format!("{from} is not this host's: packets that it forwards, coming in by {}", device.name));
+            let switch = if from.is_ipv4() { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" };
+            if std::fs::read_to_string(format!("/proc/sys/{switch}")).is_ok_and(|value| value.trim() == "0") {
+                notes.push(format!("this host does not forward: sysctl {} is 0", switch.replace('/', ".")));
+            }
             Sender { source: Some(from), input: Some((device.index, device.name)), can_ask: true }
         }
         None => {
@@ -285,7 +301,12 @@ fn inside(net: IpNet) -> IpAddr {
     if first.is_unspecified() { net.hosts().find(|ip| !ip.is_unspecified()).unwrap_or(first) } else { first }
 }
 
+/// Addresses of a part that the kernel is asked about beside the first one.
+const LANDMARKS: usize = 32;
 /// Parts of a prefix that are explained.
 const SHOWN: usize = 24;
 /// Parts of a prefix that are counted.
 const COUNTED: usize = 10_000;
+
+#[cfg(test)]
+mod tests;

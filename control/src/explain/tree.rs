@@ -114,7 +114,7 @@ fn table(number: u32, routes: &[KernelRoute], peers: &Peers<'_>, limit: Option<u
 }
 
 /// Takes the routes from the front that are inside of a prefix. Equal prefixes stand side by side, and what is inside of
-/// them is with the last one.
+/// them is with the first one, which has the best metric.
 fn nest(
     rest: &mut &[&KernelRoute],
     outer: Option<IpNet>,
@@ -122,25 +122,33 @@ fn nest(
     limit: Option<usize>,
 ) -> (Vec<RouteNode>, usize) {
     let (mut nodes, mut omitted) = (Vec::new(), 0);
-    while let Some((route, after)) = rest.split_first() {
-        let net = route.destination;
+    while let Some((first, after)) = rest.split_first() {
+        let net = first.destination;
         if outer.is_some_and(|outer| !outer.contains(&net)) {
             break;
         }
+        let equal = 1 + after.iter().take_while(|next| next.destination == net).count();
+        let (group, after) = rest.split_at(equal);
         *rest = after;
-        let is_last_of_equal = after.first().is_none_or(|next| next.destination != net);
         // Prefixes are at most 128 bits long, and so is the recursion.
-        let (inside, left_out) = if is_last_of_equal { nest(rest, Some(net), peers, limit) } else { (Vec::new(), 0) };
-        if limit.is_some_and(|limit| nodes.len() >= limit) {
-            omitted += 1 + left_out + count(&inside);
-            continue;
+        let (mut inside, mut left_out) = nest(rest, Some(net), peers, limit);
+        for route in group {
+            let (inside, left_out) = (std::mem::take(&mut inside), std::mem::take(&mut left_out));
+            if limit.is_some_and(|limit| nodes.len() >= limit) {
+                omitted += 1 + left_out + count(&inside);
+            } else {
+                nodes.push(node(route, peers, inside, left_out));
+            }
         }
-        let device = route.hops.first().and_then(|hop| hop.device.as_ref());
-        let peer = device.filter(|_| route.kind == RouteKind::Unicast);
-        let peer = peer.and_then(|device| peers.get(&(device.name.as_str(), net)).copied());
-        nodes.push(RouteNode { text: route.to_string(), route: (*route).clone(), peer, inside, omitted: left_out });
     }
     (nodes, omitted)
+}
+
+fn node(route: &KernelRoute, peers: &Peers<'_>, inside: Vec<RouteNode>, omitted: usize) -> RouteNode {
+    let device = route.hops.first().and_then(|hop| hop.device.as_ref());
+    let device = device.filter(|_| route.kind == RouteKind::Unicast);
+    let peer = device.and_then(|device| peers.get(&(device.name.as_str(), route.destination)).copied());
+    RouteNode { text: route.to_string(), route: route.clone(), peer, inside, omitted }
 }
 
 fn count(nodes: &[RouteNode]) -> usize {

@@ -1,6 +1,7 @@
 //! Whether the kernel does what it should, and if not, what made it do something else.
 
 use adit_core::route::{Decision, RuleKind, Way};
+use nix::errno::Errno;
 
 use super::View;
 use super::trace::{Found, Packet, Trace, Visit};
@@ -19,6 +20,10 @@ pub(super) fn compare(
     let index = view.index()?;
     let is_by_interface = decision.by.is_some_and(|rule| rule.kind == RuleKind::Multicast);
     if is_by_interface || matches!(view.tunnel.routing.layout, Layout::Table | Layout::Other) {
+        return None;
+    }
+    // What is forwarded may be refused for what else the host is told: not to forward, or to filter by the reverse path.
+    if packet.input.is_some() && way.is_err() {
         return None;
     }
     if matches!(way, Err(Reason::Timeout | Reason::Unexpected | Reason::NoSocket(_))) {
@@ -64,7 +69,7 @@ fn place(way: &Result<KernelWay, Reason>, tunnel: u32) -> Place {
         Ok(KernelWay { kind: RouteKind::Local | RouteKind::Anycast, .. }) => Place::Host,
         Ok(way) if way.device.as_ref().is_some_and(|device| device.index == tunnel) => Place::Tunnel,
         Ok(_) => Place::Elsewhere,
-        Err(Reason::Errno(nix::errno::Errno::ENETUNREACH)) => Place::NoRoute,
+        Err(Reason::Errno(Errno::ENETUNREACH)) => Place::NoRoute,
         Err(_) => Place::Refused,
     }
 }
@@ -97,7 +102,7 @@ fn cause(
         }
         (Some(Visit { rule, .. }), _) => format!("the rule `{rule}` ({}) refuses it", owner(rule.protocol)),
         (None, Ok(way)) => format!("the kernel sends it {}, for a reason that its rules do not show", leads(way)),
-        (None, Err(reason)) => format!("no rule finds a route: {reason}"),
+        (None, Err(reason)) => format!("no rule finds a route: {}", refusal(*reason)),
     }
 }
 
@@ -122,7 +127,19 @@ fn owner(protocol: Protocol) -> String {
     match protocol {
         Protocol::ADIT => "Adit's".into(),
         Protocol::KERNEL => "the kernel's".into(),
+        Protocol(0) => "not Adit's".into(),
         other => format!("not Adit's, proto {other}"),
+    }
+}
+
+/// What a refusal means as an answer to where a packet goes (net/ipv4/fib_semantics.c, `fib_props`).
+pub(super) fn refusal(reason: Reason) -> String {
+    match reason {
+        Reason::Errno(Errno::ENETUNREACH) => "there is no route (ENETUNREACH)".into(),
+        Reason::Errno(Errno::EHOSTUNREACH) => "unreachable (EHOSTUNREACH)".into(),
+        Reason::Errno(Errno::EACCES) => "prohibited (EACCES)".into(),
+        Reason::Errno(Errno::EINVAL) => "dropped, or not a packet that there can be (EINVAL)".into(),
+        other => other.to_string(),
     }
 }
 
@@ -133,6 +150,6 @@ pub(super) fn leads(way: &KernelWay) -> String {
         (RouteKind::Local | RouteKind::Anycast, _) => "to this host itself".into(),
         (kind, _) if kind.stops() => format!("nowhere: {kind}"),
         (_, Some(gateway)) => format!("via {gateway} dev {device}"),
-        (_, None) => format!("by dev {device}"),
+        (_, None) => format!("directly on {device}"),
     }
 }

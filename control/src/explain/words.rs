@@ -77,17 +77,15 @@ fn reason(routing: Routing, decision: &Decision, lost: &Rule) -> &'static str {
     }
     if won.kind == RuleKind::KillSwitch {
         return match decision.way {
-            Way::Blocked if place(routing, lost.kind) == Place::Main => "says by which way it would leave",
-            _ => "does not let it leave",
+            Way::Blocked if place(routing, lost.kind) == Place::Main => "would say by which way it leaves",
+            _ => "is no exception to the kill switch",
         };
     }
     let (winner, loser) = (place(routing, won.kind), place(routing, lost.kind));
     let is_exception = matches!(won.kind, RuleKind::Excluded | RuleKind::LocalNetwork | RuleKind::LinkLocalScope);
     match loser.cmp(&winner) {
         std::cmp::Ordering::Greater if winner == Place::Host => "asked later: the host's own addresses come first",
-        std::cmp::Ordering::Greater if is_exception && loser == Place::Main => {
-            "asked next: says by which way it leaves"
-        }
+        std::cmp::Ordering::Greater if is_exception && loser == Place::Main => NEXT,
         std::cmp::Ordering::Greater => "asked later: the tunnel's table comes before main",
         std::cmp::Ordering::Less => "leads on to main",
         std::cmp::Ordering::Equal if lost.net.prefix_len() < won.net.prefix_len() => "a shorter prefix",
@@ -100,6 +98,9 @@ fn reason(routing: Routing, decision: &Decision, lost: &Rule) -> &'static str {
         },
     }
 }
+
+/// Why a rule of main does not decide what is an exception to the tunnel: it does, about something else.
+pub(super) const NEXT: &str = "says by which way it leaves";
 
 /// Where a rule stands, in the order in which these are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
