@@ -73,8 +73,9 @@ fn more_specific(case: &Case, destination: IpAddr) -> bool {
 
 fn tunnel(case: &Case, destination: IpAddr) -> Way {
     let longest = longest(case.allowed.iter().map(|(net, _)| net), destination);
-    let claims = case.allowed.iter().filter(|(net, _)| net.contains(&destination) && Some(net.prefix_len()) == longest);
-    claims.last().map_or(Way::NoPeer, |(_, peer)| Way::Tunnel { peer: *peer })
+    let mut claims =
+        case.allowed.iter().filter(|(net, _)| net.contains(&destination) && Some(net.prefix_len()) == longest);
+    claims.next_back().map_or(Way::NoPeer, |(_, peer)| Way::Tunnel { peer: *peer })
 }
 
 fn is_strict(case: &Case) -> bool {
