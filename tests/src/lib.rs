@@ -25,6 +25,7 @@ pub mod quick;
 pub mod raw_tun;
 pub mod relay;
 pub mod site;
+pub mod status;
 pub mod streams;
 pub mod tools;
 pub mod topology;
