@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::journal::{Journal, JournalError};
 use crate::route::{self, RouteError};
-use crate::socket;
+use crate::{socket, uapi};
 
 /// What became of one journal.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub enum Recovered {
 /// What could not be read or undone; it stays in the journal.
 pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteError> {
     let Some(mut journal) = Journal::load(dir, name)? else {
-        remove_dead_socket(dir, name).await;
+        remove_dead_sockets(dir, name).await;
         return Ok(None);
     };
     if journal.owner_alive() {
@@ -34,14 +34,17 @@ pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteE
     }
     route::undo(&mut journal).await?;
     journal.remove()?;
-    remove_dead_socket(dir, name).await;
+    remove_dead_sockets(dir, name).await;
     Ok(Some(Recovered::Undone))
 }
 
-/// Removes the tunnel's own control socket, which is older than its journal and therefore not in it.
-async fn remove_dead_socket(dir: &Path, name: &str) {
-    if let Err(error) = socket::remove_dead(dir, name).await {
-        tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
+/// Removes the tunnel's control sockets. Its own is older than its journal and therefore not in it, and a process that is
+/// killed on its last step has removed the journal already, and that of wg(8) not yet.
+async fn remove_dead_sockets(dir: &Path, name: &str) {
+    for dir in [dir, Path::new(uapi::SOCKET_DIR)] {
+        if let Err(error) = socket::remove_dead(dir, name).await {
+            tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
+        }
     }
 }
 

@@ -99,6 +99,25 @@ impl Namespace {
         })
     }
 
+    /// Starts `work` on a thread of its own that has entered the namespace: for what goes on while the test does
+    /// something else.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered.
+    pub fn spawn_thread(&self, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+        let file = std::fs::File::open(self.path()).with_context(|| self.path().display().to_string())?;
+        let (entered, result) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let inside = setns(file, CloneFlags::CLONE_NEWNET);
+            let _unheard = entered.send(inside);
+            if inside.is_ok() {
+                work();
+            }
+        });
+        result.recv().context("the thread has ended")?.context("setns")?;
+        Ok(thread)
+    }
+
     /// Sets a value below /proc/sys/net, such as `ipv4/ip_forward`, for this namespace.
     ///
     /// # Errors

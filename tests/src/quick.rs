@@ -21,6 +21,30 @@ pub struct Quick {
 }
 
 impl Quick {
+    /// The same with `KEY = VALUE` in the section `[Interface]`, instead of what it said on that key before.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl std::fmt::Display) -> Self {
+        self = self.without(key);
+        self.lines.push(format!("{key} = {value}"));
+        self
+    }
+
+    /// The same without `KEY` in the section `[Interface]`, as far as [`Quick::with`] has set it.
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.lines.retain(|line| line.split_once(" = ").is_none_or(|(found, _)| found != key));
+        self
+    }
+
+    /// The same with other allowed IPs for its only peer, or its first.
+    #[must_use]
+    pub fn allowing(mut self, prefixes: &[&str]) -> Self {
+        if let Some(peer) = self.wg.peers.first_mut() {
+            peer.allowed_ips = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        }
+        self
+    }
+
     /// The text of the file.
     pub fn to_text(&self) -> String {
         let mut own = vec![format!("Address = {}", self.addresses.join(", "))];
@@ -126,7 +150,9 @@ mod tests {
         let ends = Ends::new().unwrap().with_psk().unwrap().with_keepalive(25);
         let mut quick = ends.config_a(Some(Ends::B4));
         quick.mtu = Some(1300);
-        quick.lines.push("Table = off".to_owned());
+        let quick = quick.with("KillSwitch", "on").with("Table", 1).with("Table", "off").without("KillSwitch");
+        assert_eq!(quick.lines, ["Table = off"]);
+        assert_eq!(quick.clone().allowing(&["::/0"]).wg.peers[0].allowed_ips, ["::/0"]);
         let text = quick.to_text();
         let (interface, peer) = text.split_once("[Peer]").unwrap();
         for line in ["Address = 10.77.0.1/24, fd77::1/64", "MTU = 1300", "Table = off", "ListenPort = 51820"] {

@@ -33,6 +33,11 @@ pub fn eventually_some<T>(what: &str, timeout: Duration, mut question: impl FnMu
     }
 }
 
+/// Lets time pass: for what has no sign by which its end could be seen, such as that nothing happens.
+pub fn pass(time: Duration) {
+    sleep(time);
+}
+
 #[allow(clippy::disallowed_methods, reason = "a real wait with a deadline and a condition")]
 fn sleep(pause: Duration) {
     std::thread::sleep(pause);

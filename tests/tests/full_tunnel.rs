@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_tests::{Adit, Ends, Namespace, Probe, Quick, Triple, adit, eventually, process, tools};
+use adit_tests::{Adit, Ends, HostState, Namespace, Probe, Quick, Triple, adit, eventually, process, tools};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 #[ignore = "needs root: run by cargo xtask test"]
 fn everything_goes_through_the_tunnel_and_down_restores_the_host() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let before = settings(&triple.a)?;
+    let before = HostState::of(&triple.a)?;
     ensure_reached(&triple.a, Reached::Nothing)?;
 
     let mut a = Adit::daemon(&triple.a, &full_tunnel(&ends, Triple::B4))?;
@@ -21,7 +21,7 @@ fn everything_goes_through_the_tunnel_and_down_restores_the_host() -> Result<()>
     let status = a.status()?;
     status.no_drops()?;
     assert!(status.number("/engine/packets_out")? < 200, "{:#}", status.json);
-    assert_ne!(settings(&triple.a)?, before);
+    assert_ne!(HostState::of(&triple.a)?, before);
 
     // The endpoint's own address is reached through the tunnel as well, for only the tunnel's datagrams are marked.
     let packets = status.number("/engine/packets_out")?;
@@ -29,7 +29,7 @@ fn everything_goes_through_the_tunnel_and_down_restores_the_host() -> Result<()>
     assert!(a.status()?.number("/engine/packets_out")? >= packets + 3);
 
     a.stop()?;
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
     ensure_reached(&triple.a, Reached::Nothing)?;
     b.stop()
 }
@@ -38,7 +38,7 @@ fn everything_goes_through_the_tunnel_and_down_restores_the_host() -> Result<()>
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let before = settings(&triple.a)?;
+    let before = HostState::of(&triple.a)?;
     let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B6))?;
     ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
     a.kill()?;
@@ -47,7 +47,7 @@ fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
     let mut recover = triple.a.command(adit::binary()?);
     let said = process::finish(recover.args(["recover", a.name()]), "", process::RUN_LIMIT)?.success()?;
     assert!(said.contains("undone"), "{said}");
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
 
     // What was recovered starts again; `down` recovers as well, and so does the next start.
     a.launch_again(&triple.a)?;
@@ -56,7 +56,7 @@ fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
     let mut down = triple.a.command(adit::binary()?);
     process::finish(down.args(["down", a.name()]), "", process::RUN_LIMIT)?.success()?;
     assert!(a.left().is_empty(), "{:?}", a.left());
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
     a.launch_again(&triple.a)?;
     a.wait_up()?;
     a.kill()?;
@@ -64,7 +64,7 @@ fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
     a.wait_up()?;
     ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
     a.stop()?;
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
     b.stop()
 }
 
@@ -72,7 +72,7 @@ fn a_killed_tunnel_lets_nothing_out_until_it_is_recovered() -> Result<()> {
 #[ignore = "needs root: run by cargo xtask test"]
 fn an_interface_that_is_removed_lets_nothing_out_and_ends_the_tunnel() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let before = settings(&triple.a)?;
+    let before = HostState::of(&triple.a)?;
     let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
     // It is held, so that the state in between can be looked at.
@@ -96,7 +96,7 @@ fn an_interface_that_is_removed_lets_nothing_out_and_ends_the_tunnel() -> Result
     ensure_closed(&triple.a)?;
     let mut down = triple.a.command(adit::binary()?);
     process::finish(down.args(["down", a.name()]), "", process::RUN_LIMIT)?.success()?;
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
     assert!(a.left().is_empty(), "{:?}", a.left());
 
     // A split tunnel has nothing to protect.
@@ -106,7 +106,7 @@ fn an_interface_that_is_removed_lets_nothing_out_and_ends_the_tunnel() -> Result
     triple.a.ip(&format!("link delete {}", a.name()))?;
     let said = a.fails()?;
     assert!(said.contains("the device is gone") && !said.contains("closed"), "{said}");
-    ensure_same(&before, &settings(&triple.a)?)?;
+    before.ensure_unchanged(&triple.a)?;
     b.stop()
 }
 
@@ -117,7 +117,7 @@ fn a_full_tunnel_follows_its_host_to_another_way() -> Result<()> {
     let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     let probe = Probe::start(&triple.a, &triple.b, BEYOND6, STEP)?;
     probe.answers(20, SOON)?;
-    let before_moving = settings(&triple.a)?;
+    let before_moving = HostState::of(&triple.a)?;
     for (link, address) in [(Triple::SECOND, Triple::SECOND4), (Triple::FIRST, Triple::A4)] {
         triple.take(link)?;
         probe.answers(50, SOON).with_context(|| format!("over {link}"))?;
@@ -128,7 +128,8 @@ fn a_full_tunnel_follows_its_host_to_another_way() -> Result<()> {
         })?;
     }
     drop(probe);
-    assert_eq!(only(&before_moving, &settings(&triple.a)?), Vec::<String>::new());
+    let difference = before_moving.difference(&HostState::of(&triple.a)?);
+    ensure!(!difference.lines().any(|line| line.starts_with('-')), "something is gone:\n{difference}");
     a.stop()?;
     b.stop()
 }
@@ -139,7 +140,7 @@ fn a_tunnel_becomes_a_full_one_and_back_without_losing_a_packet() -> Result<()> 
     let (triple, ends, mut b) = far_end()?;
     let split = ends.config_a(Some(Triple::B6));
     let mut a = Adit::start(&triple.a, &split)?;
-    let before = settings(&triple.a)?;
+    let before = HostState::of(&triple.a)?;
     let probe = Probe::start(&triple.a, &triple.b, Ends::B4, STEP)?;
     probe.answers(20, SOON)?;
     for _ in 0..2 {
@@ -149,7 +150,7 @@ fn a_tunnel_becomes_a_full_one_and_back_without_losing_a_packet() -> Result<()> 
         ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
         a.write(&split)?;
         a.reload()?;
-        ensure_same(&before, &settings(&triple.a)?)?;
+        before.ensure_unchanged(&triple.a)?;
     }
     let probed = probe.finish()?;
     assert_eq!(probed.lost, 0, "{probed:?}");
@@ -206,28 +207,6 @@ fn ensure_closed(a: &Namespace) -> Result<()> {
         ensure!(tools::ping(a, router, 1, STEP)?.received == 1, "{router} is on the own link");
     }
     Ok(())
-}
-
-/// Everything of the host that a tunnel may have changed.
-fn settings(a: &Namespace) -> Result<String> {
-    let mut text = String::new();
-    for words in ["-4 rule", "-6 rule", "-4 route show table all", "-6 route show table all", "addr", "link"] {
-        text += &format!("# ip {words}\n{}", a.ip(words)?);
-    }
-    for key in ["net.ipv4.conf.all.src_valid_mark", "net.ipv4.conf.all.rp_filter", "net.ipv6.conf.all.forwarding"] {
-        text += &a.exec("sysctl", [key])?;
-    }
-    Ok(text + "# nft\n" + &a.exec("nft", ["list", "ruleset"])?)
-}
-
-fn ensure_same(before: &str, after: &str) -> Result<()> {
-    ensure!(before == after, "gone: {:#?}\nnew: {:#?}", only(before, after), only(after, before));
-    Ok(())
-}
-
-/// The lines of `one` that `other` has not.
-fn only(one: &str, other: &str) -> Vec<String> {
-    one.lines().filter(|line| !other.lines().any(|found| found == *line)).map(str::to_owned).collect()
 }
 
 const BEYOND4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));

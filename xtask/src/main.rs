@@ -1,4 +1,5 @@
-//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `soak-tunnel`, `fuzz` and `instructions`.
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `soak-tunnel`, `routing`, `fuzz` and
+//! `instructions`.
 //!
 //! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
 //! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
@@ -56,6 +57,8 @@ enum Task {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         minutes: u32,
     },
+    /// Run the long form of the routing scenarios: flaps of the underlay, kills at random moments, random configurations.
+    Routing(RoutingArgs),
     /// Feed any bytes to the parsers and the engine; takes a nightly toolchain and cargo-fuzz.
     Fuzz {
         /// Seconds for each target.
@@ -82,6 +85,23 @@ struct TestArgs {
     keep_going: bool,
 }
 
+/// Options of `cargo xtask routing`.
+#[derive(Debug, clap::Args)]
+struct RoutingArgs {
+    /// How often the underlay goes down and up while nothing may leak, in each mode.
+    #[arg(long, default_value_t = 1000)]
+    flaps: u32,
+    /// How often a tunnel is killed, over all commands.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(3..))]
+    kills: u32,
+    /// How many random configurations are compared with the kernel, 200 destinations each.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(10..))]
+    configurations: u32,
+    /// Seed of everything that is random; another one each time if absent.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = workspace_root();
@@ -91,6 +111,7 @@ fn main() -> ExitCode {
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
         Task::SoakTunnel { minutes } => tasks::soak_tunnel(&root, minutes),
+        Task::Routing(args) => tasks::routing(&root, &args),
         Task::Fuzz { seconds, target } => tasks::fuzz(&root, seconds, target.as_deref()),
         Task::Instructions(args) => tasks::instructions(&root, &args),
     };

@@ -14,7 +14,7 @@ use cargo_metadata::Message;
 use crate::instructions::{self, InstructionsArgs};
 use crate::leaks::Snapshot;
 use crate::step::{self, Context, Needs, Step, Work};
-use crate::{TestArgs, arch, command, leaks, setup};
+use crate::{RoutingArgs, TestArgs, arch, command, leaks, setup};
 
 /// `cargo xtask test`.
 pub(crate) fn test(root: &Path, args: &TestArgs) -> Result<()> {
@@ -91,6 +91,40 @@ pub(crate) fn soak_tunnel(root: &Path, minutes: u32) -> Result<()> {
             function("nothing is left behind", Needs::EvenAfterFailure, left),
         ];
         step::run(context, &steps, false)
+    })
+}
+
+/// `cargo xtask routing`.
+pub(crate) fn routing(root: &Path, args: &RoutingArgs) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("routes in network namespaces need root: run the same command with sudo or in a container as root");
+    }
+    with_context(root, |context| {
+        let mut shared: Vec<(&str, String)> =
+            args.seed.map(|seed| ("ADIT_SEED", seed.to_string())).into_iter().collect();
+        shared.push(("ADIT_FLAPS", args.flaps.to_string()));
+        shared.push(("ADIT_KILLS", args.kills.to_string()));
+        shared.push(("ADIT_CONFIGURATIONS", args.configurations.to_string()));
+        let run = |title, package, test| {
+            // One scenario after the other: what is measured is how they stand long runs, not how they share a processor.
+            let args =
+                ["test", "--package", package, "--test", test, "--", "--ignored", "--nocapture", "--test-threads=1"];
+            Step {
+                title,
+                needs: Needs::Root,
+                work: Work::Cargo { args: words(&args), env: shared.clone(), limit: LIMIT },
+            }
+        };
+        let before = Snapshot::take();
+        let left = move |context: &Context| leaks::check(context, &before);
+        let steps = [
+            function("build adit", Needs::Nothing, |context| build_adit(context, &[])),
+            run("the model, an oracle and the kernel agree", "adit-control", "route_model"),
+            run("nothing leaks", SCENARIOS, "leaks"),
+            run("whatever is killed is undone", SCENARIOS, "killed"),
+            function("nothing is left behind", Needs::EvenAfterFailure, left),
+        ];
+        step::run(context, &steps, true)
     })
 }
 

@@ -7,6 +7,7 @@ use adit_core::route::RouteInputs;
 use ipnet::IpNet;
 
 use super::subject::Subject;
+use crate::api::Layout;
 use crate::route::RouteError;
 use crate::route::inspect::{Inspector, KernelAddress, KernelLink, KernelRoute, KernelRule, RouteKind};
 use crate::settings::{Family, TABLE_LOCAL, TABLE_MAIN};
@@ -84,10 +85,14 @@ impl Facts {
         let own =
             |address: &&KernelAddress| Some(address.device.index) != index && !address.address.addr().is_loopback();
         let allowed = tunnel.peers.iter().enumerate();
+        let asked = &tunnel.routing;
+        let is_asked = !asked.excluded_ips.is_empty() || asked.exclude_local_networks.is_some() || asked.kill_switch;
+        // In a table that the user chose there are exceptions only if one of Adit's own keys asks for them.
+        let none_but_asked = (asked.layout == Layout::Table && !is_asked).then_some(false);
         RouteInputs {
             allowed: allowed.flat_map(|(at, peer)| peer.allowed_ips.iter().map(move |net| (*net, at))).collect(),
             excluded: tunnel.routing.excluded_ips.clone(),
-            exclude_local_networks: tunnel.routing.exclude_local_networks,
+            exclude_local_networks: asked.exclude_local_networks.or(none_but_asked),
             kill_switch: tunnel.routing.kill_switch,
             connected: connected.into_iter().collect(),
             main: main.into_iter().collect(),

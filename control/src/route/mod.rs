@@ -109,6 +109,12 @@ pub async fn apply_with(
     let missing = plan::missing(&netlink, &plan, &link, journal).await?;
     add(&netlink, journal, &plan, &missing, progress).await?;
     let removed = remove_unwanted(&netlink, ifname, journal, &plan).await?;
+    if missing.len() + removed > 0 && settings.policy.is_some_and(|policy| policy.ipv6) {
+        // What they change is in the tunnel's own table, and nothing that sockets have found in main.
+        if let Err(error) = address::forget_ipv6_routes(&netlink, &link.device).await {
+            tracing::debug!(%error, "connected sockets may keep their old IPv6 routes for a while");
+        }
+    }
     Ok(Applied {
         index: link.device.index,
         mtu: occasion.mtu,

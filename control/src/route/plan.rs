@@ -77,7 +77,7 @@ fn routes(occasion: &Occasion<'_>) -> impl Iterator<Item = Route> {
         };
         let (via, metric) = match route.way {
             Way::Tunnel => (Via::Device(link.device.clone()), None),
-            Way::Underlay => (Via::Throw, None),
+            Way::Underlay => (Via::Throw, Some(EXCEPTION_METRIC)),
             Way::Nowhere => (Via::Unreachable, Some(LAST_RESORT_METRIC)),
         };
         Some(Route { destination: route.net, table, via, metric })
@@ -154,6 +154,10 @@ pub(super) fn recorded_mtu(journal: &Journal, device: &Device) -> Option<u32> {
         _ => None,
     })
 }
+
+/// The metric of an exception. Another one than that of a route into the tunnel, so that the two can be there together
+/// while a prefix goes from one to the other; then it is the tunnel's.
+const EXCEPTION_METRIC: u32 = 4096;
 
 /// The metric of the route that says "unreachable" behind a full tunnel's default route.
 ///

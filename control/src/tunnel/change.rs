@@ -73,12 +73,17 @@ impl Shared {
         current_port: u16,
         update: Update,
     ) -> Result<(), TunnelError> {
-        self.set_mark(mark).await?;
+        // Rules that ask for a mark let nothing pass without it. So it is set before they are made, and taken away after
+        // they are gone.
+        if mark != 0 {
+            self.set_mark(mark).await?;
+        }
         let wanted = port.filter(|port| *port != 0 && *port != current_port);
         if let Some(port) = wanted.filter(|_| port != state.config.interface.listen_port) {
             self.ask(|reply| PumpCommand::Rebind(port, reply)).await??;
         }
         let applied = route::apply(&self.name, settings, &mut state.journal).await?;
+        self.set_mark(mark).await?;
         self.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
         self.tell_engine(Command::Update(Box::new(update))).await
     }
