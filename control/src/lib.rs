@@ -7,6 +7,8 @@
 pub mod api;
 pub mod config;
 pub mod debounce;
+#[cfg(target_os = "linux")]
+pub mod doctor;
 pub mod firewall;
 pub mod journal;
 #[cfg(target_os = "linux")]

@@ -87,8 +87,20 @@ pub async fn exists(ifname: &str) -> Result<bool, FirewallError> {
     nft::exists(ifname).await
 }
 
+/// The tunnels that have a table, running or not, by their interfaces' names.
+///
+/// # Errors
+///
+/// The firewall cannot be read.
+pub async fn tunnels() -> Result<Vec<String>, FirewallError> {
+    let tables = nft::tables().await?;
+    Ok(tables.iter().filter_map(|table| table.strip_prefix(PREFIX)).map(str::to_owned).collect())
+}
+
 /// The name of a tunnel's table, of family `inet`.
 #[must_use]
 pub fn table_name(ifname: &str) -> String {
-    format!("adit-{ifname}")
+    format!("{PREFIX}{ifname}")
 }
+
+const PREFIX: &str = "adit-";

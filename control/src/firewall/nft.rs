@@ -42,12 +42,17 @@ pub(super) async fn remove(ifname: &str) -> Result<(), FirewallError> {
 }
 
 pub(super) async fn exists(ifname: &str) -> Result<bool, FirewallError> {
+    let wanted = super::table_name(ifname);
+    Ok(tables().await?.contains(&wanted))
+}
+
+/// The names of all tables of the family `inet`.
+pub(super) async fn tables() -> Result<Vec<String>, FirewallError> {
     let action = "list the firewall's tables";
     let answer = nft(&["list", "tables", "inet"], &[], action).await?;
     let listing: Listing = serde_json::from_slice(&answer)
         .map_err(|error| FirewallError::Answer { action: action.to_owned(), message: error.to_string() })?;
-    let wanted = super::table_name(ifname);
-    Ok(listing.nftables.iter().filter_map(|object| object.table.as_ref()).any(|table| table.name == wanted))
+    Ok(listing.nftables.into_iter().filter_map(|object| object.table).map(|table| table.name).collect())
 }
 
 /// A tunnel's name must not mean anything to nftables, in whose JSON `@NAME` is a set and `NAME*` any interface.

@@ -1,0 +1,175 @@
+//! What is wrong with a tunnel, or with what a dead one has left behind, and how to mend it.
+//!
+//! Two halves. [`gather`] asks daemon, kernel, journal, file and firewall, changes nothing, and notes for everything that it could
+//! not see why not. [`examine`] and [`examine_host`] are pure: they judge [`Facts`] by a table of checks, each of which has
+//! a name that stays. A check that lacks a fact says that it could not look; it never guesses that all is well.
+//!
+//! What the tunnel *should* have is what its journal says that it applied, so a healthy tunnel is one whose journal and
+//! kernel agree, and through which the kernel sends what the tunnel is for.
+
+mod checks;
+mod facts;
+mod gather;
+mod leftovers;
+mod questions;
+
+#[cfg(test)]
+mod sample;
+
+use serde::Serialize;
+
+pub use facts::{
+    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question,
+};
+pub use gather::{gather, gather_host};
+
+/// All that was looked at, in the order of the checks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The tunnel, or `None` for the host.
+    pub tunnel: Option<String>,
+    /// At least one of each check.
+    pub findings: Vec<Finding>,
+}
+
+/// What a check has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The check's name, for programs.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is, a sentence.
+    pub what: String,
+    /// What follows from it, a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub means: Option<String>,
+    /// How to mend it, a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+    /// A command for a shell that mends it, or does the last step of what `mend` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it has to be.
+    Ok,
+    /// Worth knowing, or could not be looked at.
+    Note,
+    /// Works, but not as most people would want.
+    Warning,
+    /// Does not work, or lets traffic out that should not get out.
+    Problem,
+}
+
+impl Report {
+    /// The worst that was found.
+    #[must_use]
+    pub fn worst(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok)
+    }
+
+    /// How many findings are as bad as this.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    }
+}
+
+impl Severity {
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        }
+    }
+}
+
+/// Judges a tunnel.
+#[must_use]
+pub fn examine(facts: &Facts) -> Report {
+    Report { tunnel: Some(facts.name.clone()), findings: run(checks::TABLE, facts) }
+}
+
+/// Judges what is left on a host by tunnels that do not run.
+#[must_use]
+pub fn examine_host(facts: &HostFacts) -> Report {
+    Report { tunnel: None, findings: run(leftovers::TABLE, facts) }
+}
+
+/// A check: its name, what is true if it finds nothing, and how it looks.
+struct Check<F: 'static> {
+    name: &'static str,
+    fine: &'static str,
+    look: fn(&F) -> Known<Vec<Trouble>>,
+}
+
+/// A finding without its check's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    severity: Severity,
+    what: String,
+    means: Option<String>,
+    mend: Option<String>,
+    command: Option<String>,
+}
+
+impl Trouble {
+    fn new(severity: Severity, what: impl Into<String>) -> Self {
+        Self { severity, what: what.into(), means: None, mend: None, command: None }
+    }
+
+    fn problem(what: impl Into<String>) -> Self {
+        Self::new(Severity::Problem, what)
+    }
+
+    fn warning(what: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, what)
+    }
+
+    fn note(what: impl Into<String>) -> Self {
+        Self::new(Severity::Note, what)
+    }
+
+    fn means(mut self, means: impl Into<String>) -> Self {
+        self.means = Some(means.into());
+        self
+    }
+
+    fn mend(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+
+    fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    fn of(self, check: &'static str) -> Finding {
+        let Self { severity, what, means, mend, command } = self;
+        Finding { check, severity, what, means, mend, command }
+    }
+}
+
+fn run<F>(table: &[Check<F>], facts: &F) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for check in table {
+        match (check.look)(facts) {
+            Ok(troubles) if troubles.is_empty() => {
+                findings.push(Trouble::new(Severity::Ok, check.fine).of(check.name));
+            }
+            Ok(troubles) => findings.extend(troubles.into_iter().map(|trouble| trouble.of(check.name))),
+            Err(why) => findings.push(Trouble::note(format!("This could not be looked at: {why}.")).of(check.name)),
+        }
+    }
+    findings
+}
