@@ -108,7 +108,8 @@ off are true and false.
       ExcludedIPs = 203.0.113.0/24, 2001:db8:113::/48
   ExcludeLocalNetworks (exclude_local_networks)
       on: private and link-local networks that this machine is
-      connected to stay outside of the tunnel.
+      connected to stay outside of the tunnel. Not said is on, and off
+      with a kill switch.
       ExcludeLocalNetworks = on
   KillSwitch (kill_switch)
       on: whatever would leave outside of the tunnel is refused, but

@@ -110,6 +110,9 @@ fn tunnel(out: &mut String, report: &StatusReport) -> std::fmt::Result {
     if let Some(config) = &report.config {
         field(out, "file", config.display())?;
     }
+    if report.repairs > 0 {
+        field(out, "repaired", format_args!("{} changes of its routing by others", report.repairs))?;
+    }
     field(out, "drops", drops(&report.drops))?;
     for peer in &report.peers {
         writeln!(out)?;

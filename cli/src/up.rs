@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use adit_control::api::{self, ApiClient};
 use adit_control::config::{self, Loaded};
-use adit_control::tunnel::{self, Directories, Options, Tunnel, TunnelError};
+use adit_control::tunnel::{self, Directories, Options, Progress, Tunnel, TunnelError};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::args::{Global, Up};
 use crate::check;
 use crate::failure::{Failure, Kind, Outcome, tell};
+use crate::progress::Meter;
 use crate::{locate, logging};
 
 /// Where a daemon logs if the command line does not say; `%` stands for the tunnel's name.
@@ -33,6 +34,11 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 /// How long a start that is given up may take to undo what it did.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+/// So many changes take more than a moment.
+const MANY: u64 = 5000;
+
+const BAR: &str = "{bar:30} {pos} of {len} settings applied";
+
 /// Longest report of a daemon in bytes: a thousand errors of a configuration fit.
 const MAX_REPORT: u64 = 1 << 20;
 
@@ -40,6 +46,8 @@ const MAX_REPORT: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Report {
+    /// So many of so many changes are made.
+    Progress { done: u64, total: u64 },
     /// The tunnel is up.
     Ready { pid: u32 },
     /// It is not, and why.
@@ -130,12 +138,18 @@ async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outco
     let mut report = BufReader::new(stdout.take(MAX_REPORT)).lines();
     let limit = START_LIMIT + Duration::from_secs(options.resolve_wait + options.handshake_wait);
     let line = {
-        let first_line = report.next_line();
         let deadline = tokio::time::sleep(limit);
-        tokio::pin!(first_line, deadline);
+        tokio::pin!(deadline);
+        let mut meter = None;
         loop {
             tokio::select! {
-                line = &mut first_line => break Ok(line?.unwrap_or_default()),
+                line = report.next_line() => {
+                    let line = line?.unwrap_or_default();
+                    match serde_json::from_str(&line) {
+                        Ok(Report::Progress { done, total }) => show(&mut meter, done, total),
+                        _ => break Ok(line),
+                    }
+                }
                 told = signals.next() => if let Told::End = told {
                     break Err(Failure::new(Kind::Interrupted, format!("interrupted: {name} was not brought up")));
                 },
@@ -162,13 +176,21 @@ async fn daemon(options: &Up, global: &Global, path: &Path, name: &str) -> Outco
             child.wait().await?;
             Err(failure)
         }
-        Err(_) => {
+        Ok(Report::Progress { .. }) | Err(_) => {
             let status = child.wait().await?;
             Err(Failure::failed(format!(
                 "process {pid} ended with {status} before the tunnel was up; see {}",
                 log_file.display()
             )))
         }
+    }
+}
+
+/// Shows how many changes are made, if they are so many that this takes time.
+fn show(meter: &mut Option<Meter>, done: u64, total: u64) {
+    if total >= MANY {
+        let meter = meter.get_or_insert_with(|| Meter::new(total, BAR, false));
+        meter.at(done, |_| format!("{done} of {total} settings are applied"));
     }
 }
 
@@ -232,6 +254,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
     }
     let mut signals = Signals::new()?;
     let cancel = Arc::new(Notify::new());
+    let (progress, mut applied) = watch::channel(Progress::default());
     let start = Tunnel::start(Options {
         name: name.clone(),
         path,
@@ -240,13 +263,23 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
         handshake_wait: Duration::from_secs(options.handshake_wait),
         offload: !options.no_offload,
         directories: Directories::default(),
+        progress,
         cancel: Arc::clone(&cancel),
     });
     let mut tunnel = {
         tokio::pin!(start);
+        let mut meter = None;
         loop {
             tokio::select! {
                 started = &mut start => break started.map_err(|error| failure(&error))?,
+                Ok(()) = applied.changed() => {
+                    let Progress { done, total } = *applied.borrow_and_update();
+                    let (done, total) = (done as u64, total as u64);
+                    match options.report_ready {
+                        true => report(&Report::Progress { done, total })?,
+                        false => show(&mut meter, done, total),
+                    }
+                }
                 // A reload before the tunnel is up would read the same file again.
                 told = signals.next() => if let Told::End = told {
                     cancel.notify_one();

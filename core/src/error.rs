@@ -87,6 +87,8 @@ drop_reasons! {
     NoEndpoint = "no_endpoint",
     /// From the host: longer than the tunnel's MTU.
     TooBig = "too_big",
+    /// From the host: a datagram of the tunnel itself, on its way to a peer's endpoint, that was routed back into it.
+    EndpointLoop = "endpoint_loop",
     /// From the host: waiting for a handshake, pushed out by newer packets or by the memory limit.
     StagingFull = "staging_full",
     /// From the host: waited for a handshake that did not come within 90 s (REKEY_ATTEMPT_TIME).

@@ -39,6 +39,15 @@ pub enum Event {
         /// The endpoint from now on.
         to: SocketAddr,
     },
+    /// The tunnel's own datagrams come back into it: something routes UDP to a peer's endpoint into the tunnel. They are
+    /// dropped under [`DropReason::EndpointLoop`](crate::DropReason::EndpointLoop); this says so once, until no peer is
+    /// reached at that endpoint any more.
+    EndpointLoop {
+        /// The public key of a peer that is reached there.
+        peer: PublicKey,
+        /// Its endpoint.
+        endpoint: SocketAddr,
+    },
     /// The wall clock stands before a timestamp that was sent earlier: the peer would take initiations for replays, so
     /// they are held back until the clock has passed it.
     ClockBehind {

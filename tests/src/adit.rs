@@ -240,14 +240,32 @@ impl Adit {
     /// If it does not end, ends well, has logged an error that was not expected, or left something behind; and else
     /// there is what it said, which is the result.
     pub fn fails(&mut self) -> Result<String> {
+        let (log, said) = self.ends_by_itself()?;
+        self.ended_cleanly(&log)?;
+        Ok(said)
+    }
+
+    /// Like [`Adit::fails`], for one that leaves the host closed: of it there is its journal, and nothing else.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fails_closed(&mut self) -> Result<String> {
+        let (log, said) = self.ends_by_itself()?;
+        self.no_errors(&log)?;
+        let left = self.left();
+        ensure!(matches!(&left[..], [journal] if journal.ends_with(".journal")), "{left:?}\n{log}");
+        Ok(said)
+    }
+
+    /// What it has logged, and what it said beside that, when it has failed.
+    fn ends_by_itself(&mut self) -> Result<(String, String)> {
         let process = self.process()?;
         let status = process.wait_exit(PATIENCE)?;
         ensure!(status.code() == Some(1), "{status}\n{process}");
         let log = process.output();
         self.process = Runs::Not;
         let (lines, last): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with('{'));
-        self.ended_cleanly(&lines.join("\n"))?;
-        Ok(last.join("\n"))
+        Ok((lines.join("\n"), last.join("\n")))
     }
 
     fn ended_cleanly(&self, log: &str) -> Result<()> {

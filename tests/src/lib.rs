@@ -9,6 +9,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod adit;
+pub mod capture;
 pub mod counters;
 pub mod datagrams;
 pub mod flood;
@@ -30,6 +31,7 @@ pub mod wait;
 pub mod wg;
 
 pub use adit::Adit;
+pub use capture::Capture;
 pub use datagrams::Datagrams;
 pub use flood::Flood;
 pub use netns::Namespace;

@@ -81,8 +81,31 @@ fn an_interface_that_is_removed_lets_nothing_out_and_ends_the_tunnel() -> Result
     let closed = ensure_closed(&triple.a);
     a.process()?.signal(Signal::SIGCONT)?;
     closed?;
+    let said = a.fails_closed()?;
+    for part in ["the device is gone", "the host stays closed", &format!("adit down {}", a.name())] {
+        assert!(said.contains(part), "{said}");
+    }
+    ensure_closed(&triple.a)?;
+
+    // The next start takes over, and once more it ends by itself; then `down` opens the host.
+    a.launch_again(&triple.a)?;
+    a.wait_up()?;
+    ensure_reached(&triple.a, Reached::ThroughTheTunnel)?;
+    triple.a.ip(&format!("link delete {}", a.name()))?;
+    a.fails_closed()?;
+    ensure_closed(&triple.a)?;
+    let mut down = triple.a.command(adit::binary()?);
+    process::finish(down.args(["down", a.name()]), "", process::RUN_LIMIT)?.success()?;
+    ensure_same(&before, &settings(&triple.a)?)?;
+    assert!(a.left().is_empty(), "{:?}", a.left());
+
+    // A split tunnel has nothing to protect.
+    a.write(&ends.config_a(Some(Triple::B4)))?;
+    a.launch_again(&triple.a)?;
+    a.wait_up()?;
+    triple.a.ip(&format!("link delete {}", a.name()))?;
     let said = a.fails()?;
-    assert!(said.contains("the device is gone"), "{said}");
+    assert!(said.contains("the device is gone") && !said.contains("closed"), "{said}");
     ensure_same(&before, &settings(&triple.a)?)?;
     b.stop()
 }

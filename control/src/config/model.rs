@@ -47,7 +47,7 @@ pub struct Interface {
     /// are zero.
     pub excluded_ips: Vec<IpNet>,
     /// Whether the private and link-local networks that this machine is connected to stay outside of the tunnel; `None`
-    /// is not said.
+    /// is not said: they do unless there is a kill switch.
     pub exclude_local_networks: Option<bool>,
     /// Whether whatever would leave outside of the tunnel is refused, but for exclusions and the tunnel's datagrams.
     pub kill_switch: bool,

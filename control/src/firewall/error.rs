@@ -22,6 +22,12 @@ pub enum FirewallError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The program `nft` was built without JSON.
+    #[error("{program} was built without JSON support: install a full `nftables` (Alpine, OpenWrt: `nftables-json`)")]
+    NoJson {
+        /// The program's file.
+        program: PathBuf,
+    },
     /// The process may not change the firewall.
     #[error("cannot {action}: not permitted: this needs root or the capability CAP_NET_ADMIN")]
     Permission {
@@ -30,7 +36,7 @@ pub enum FirewallError {
     },
     /// The kernel has no nf_tables, or lacks a part that the rules need.
     #[error(
-        "cannot {action}: this kernel does not support it: {message}; load the modules `nf_tables`, `nft_ct`, \
+        "cannot {action}: this kernel does not support it: {message}. Load the modules `nf_tables`, `nft_ct`, \
          `nft_fib_inet` and `nft_reject_inet`, or start a kernel that has them"
     )]
     Kernel {
@@ -55,8 +61,8 @@ pub enum FirewallError {
         /// What `nft` said.
         message: String,
     },
-    /// `nft` answered with something that is no listing of a table.
-    #[error("cannot {action}: the answer of `nft` could not be understood: {message}")]
+    /// What goes to or comes from `nft` is not the JSON that it should be.
+    #[error("cannot {action}: `nft` and this program do not understand each other: {message}")]
     Answer {
         /// What was to be done.
         action: String,
@@ -85,6 +91,6 @@ impl FirewallError {
     /// Whether the host has no firewall that could be used, whatever the rules: no program, or nothing in the kernel.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::NoProgram | Self::Kernel { .. })
+        matches!(self, Self::NoProgram | Self::NoJson { .. } | Self::Kernel { .. })
     }
 }

@@ -1,15 +1,40 @@
 //! The host's firewall, as far as a tunnel needs it: the kill switch, and the protection of answers that wg-quick(8) sets
-//! up for a full tunnel. Everything is in one nftables table, `inet adit-INTERFACE`, which is replaced whole.
+//! up for a full tunnel. Everything is in one nftables table, `inet adit-INTERFACE`, which is replaced whole and which no
+//! process has to keep alive; no other table is touched, and what another one drops stays dropped.
+//!
+//! The kill switch says what may leave, of this host's own packets and of forwarded ones, whatever routing says and whether
+//! or not they belong to a flow that was there before: to loopback and into the tunnel; the tunnel's own datagrams, known by
+//! their mark; DHCP, neighbour discovery and multicast membership, without which there is no underlay; and what the user
+//! excluded. Everything else fails at once, with a reset or "administratively prohibited"; only to a host behind this one
+//! that answer cannot be sent, unless it is in a local network or behind the tunnel.
+//!
+//! What it does not stop: packet sockets (AF_PACKET), as DHCP clients and sniffers have, and programs attached to devices
+//! (XDP, tc), which are below the firewall; flows that somebody's flowtable forwards past it; bridged frames; programs with
+//! the capability to set the mark, or a DHCP port as their source; other network namespaces, but for what this one forwards
+//! of theirs; and whoever may change the firewall. Packets come in as before, but answers to them go only where anything
+//! may: a login over the underlay from outside the local networks ends. Where two tunnels have kill switches, only what
+//! both let through leaves.
 
+#[cfg(target_os = "linux")]
 mod error;
+#[cfg(target_os = "linux")]
+mod listing;
+#[cfg(target_os = "linux")]
 mod nft;
+#[cfg(target_os = "linux")]
 mod ruleset;
+#[cfg(target_os = "linux")]
+mod table;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+#[cfg(target_os = "linux")]
 pub use error::FirewallError;
+#[cfg(target_os = "linux")]
 pub use ruleset::ruleset;
+#[cfg(target_os = "linux")]
+pub use table::{apply, check, exists, is_in_force, remove, table_name};
 
 /// What the firewall must do for one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,71 +61,3 @@ pub struct KillSwitch {
     /// Whether DNS (ports 53 and 853) to local networks is refused, because the configuration names DNS servers.
     pub no_local_dns: bool,
 }
-
-/// Makes the kernel's rules those of `firewall`, in one transaction: before it the old ones hold and after it the new
-/// ones, and nothing else is touched.
-///
-/// # Errors
-///
-/// Why it could not be done; the old rules hold then.
-pub async fn apply(firewall: &Firewall) -> Result<(), FirewallError> {
-    nft::check_name(&firewall.ifname)?;
-    nft::run(&ruleset(firewall), &format!("set up the firewall of {}", firewall.ifname)).await
-}
-
-/// Whether the firewall can be used here, without changing anything.
-///
-/// # Errors
-///
-/// What is missing: the program, the permission, or the kernel's support.
-pub async fn check() -> Result<(), FirewallError> {
-    nft::check().await
-}
-
-/// Whether the kernel's rules are those that [`apply`] makes.
-///
-/// # Errors
-///
-/// The firewall cannot be read.
-pub async fn is_in_force(firewall: &Firewall) -> Result<bool, FirewallError> {
-    let _ = firewall;
-    exists(&firewall.ifname).await
-}
-
-/// Takes the tunnel's table away; that it is gone already is no error.
-///
-/// # Errors
-///
-/// Why it could not be done.
-pub async fn remove(ifname: &str) -> Result<(), FirewallError> {
-    nft::check_name(ifname)?;
-    nft::remove(ifname).await
-}
-
-/// Whether the tunnel has a table.
-///
-/// # Errors
-///
-/// The firewall cannot be read.
-pub async fn exists(ifname: &str) -> Result<bool, FirewallError> {
-    nft::check_name(ifname)?;
-    nft::exists(ifname).await
-}
-
-/// The tunnels that have a table, running or not, by their interfaces' names.
-///
-/// # Errors
-///
-/// The firewall cannot be read.
-pub async fn tunnels() -> Result<Vec<String>, FirewallError> {
-    let tables = nft::tables().await?;
-    Ok(tables.iter().filter_map(|table| table.strip_prefix(PREFIX)).map(str::to_owned).collect())
-}
-
-/// The name of a tunnel's table, of family `inet`.
-#[must_use]
-pub fn table_name(ifname: &str) -> String {
-    format!("{PREFIX}{ifname}")
-}
-
-const PREFIX: &str = "adit-";

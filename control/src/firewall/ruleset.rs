@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use nftables::batch::Batch;
 use nftables::expr::{CT, Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField};
 use nftables::expr::{Prefix, SetItem};
-use nftables::schema::{Chain, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue, Table};
+use nftables::schema::{Chain, NfCmd, NfListObject, Nftables, Rule, Set, SetFlag, SetType, SetTypeValue, Table};
 use nftables::stmt::{JumpTarget, Mangle, Match, Operator, Reject, RejectType, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 use sha2::{Digest, Sha256};
@@ -20,19 +20,37 @@ use super::{Firewall, KillSwitch};
 /// An empty [`Firewall`], without kill switch and reply protection, makes an empty table.
 #[must_use]
 pub fn ruleset(firewall: &Firewall) -> Nftables<'static> {
-    let table = NfListObject::Table(table(&firewall.ifname));
     let mut batch = Batch::new();
-    // To delete a table that is not there is an error, to add one that is there is none.
-    batch.add(table.clone());
-    batch.delete(table.clone());
+    let table = replaced(&mut batch, &firewall.ifname);
     batch.add(table);
     contents(firewall).into_iter().for_each(|object| batch.add(object));
     batch.to_nftables()
 }
 
-/// The table of a tunnel.
-pub(super) fn table(ifname: &str) -> Table<'static> {
-    Table { family: NfFamily::INet, name: super::table_name(ifname).into(), handle: None }
+/// The transaction that takes a tunnel's table away, if it is there.
+pub(super) fn removal(ifname: &str) -> Nftables<'static> {
+    let mut batch = Batch::new();
+    replaced(&mut batch, ifname);
+    batch.to_nftables()
+}
+
+/// The question what the table holds.
+pub(super) fn question(ifname: &str) -> Nftables<'static> {
+    let mut batch = Batch::new();
+    batch.add_cmd(NfCmd::List(table(ifname)));
+    batch.to_nftables()
+}
+
+/// Makes the table go. To delete one that is not there is an error, and to add one that is there is none.
+fn replaced(batch: &mut Batch<'static>, ifname: &str) -> NfListObject<'static> {
+    let table = table(ifname);
+    batch.add(table.clone());
+    batch.delete(table.clone());
+    table
+}
+
+fn table(ifname: &str) -> NfListObject<'static> {
+    NfListObject::Table(Table { family: NfFamily::INet, name: super::table_name(ifname).into(), handle: None })
 }
 
 /// What the table holds: sets, then chains, then rules.
@@ -359,3 +377,114 @@ const ICMPV6_TYPES: [u32; 9] = [130, 131, 132, 143, 133, 134, 135, 136, 137];
 
 /// DNS and DNS over TLS (RFC 7858).
 const DNS_PORTS: [u32; 2] = [53, 853];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn firewall(fwmark: u32) -> Firewall {
+        Firewall {
+            ifname: "adt0".into(),
+            fwmark,
+            addresses: nets(&["10.9.0.2/24", "10.9.1.2/32", "fd09::2/64"]),
+            reply_protection: true,
+            kill_switch: Some(KillSwitch {
+                excluded: nets(&["192.0.2.0/25", "2001:db8::/32", "192.0.2.128/25", "192.0.2.77/24"]),
+                local: nets(&["192.168.1.0/24", "fd77::/64"]),
+                no_local_dns: true,
+            }),
+        }
+    }
+
+    /// A line for each object, which begins with where it is and ends with what it is for.
+    fn lines(objects: &[NfListObject<'static>]) -> Vec<String> {
+        objects
+            .iter()
+            .map(|object| match object {
+                NfListObject::Rule(rule) => {
+                    let expr = serde_json::to_string(&rule.expr).unwrap();
+                    format!("{}: {expr} # {}", rule.chain, rule.comment.as_deref().unwrap())
+                }
+                other => serde_json::to_string(other).unwrap(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_rules_are_these() {
+        let lines = lines(&contents(&firewall(0xca6c))).join("\n");
+        assert_eq!(lines, include_str!("golden.txt").trim_end(), "\n{lines}\n");
+    }
+
+    #[test]
+    fn the_table_is_replaced_and_nothing_else_is_named() {
+        let transaction = serde_json::to_value(ruleset(&firewall(1))).unwrap();
+        let commands = transaction["nftables"].as_array().unwrap();
+        let table = serde_json::json!({"table": {"family": "inet", "name": "adit-adt0"}});
+        let expected = [("add", &table), ("delete", &table), ("add", &table)];
+        for (command, (verb, object)) in commands.iter().zip(expected) {
+            assert_eq!(&command[verb], object, "{command}");
+        }
+        for command in &commands[3..] {
+            let (_, object) = command["add"].as_object().unwrap().iter().next().unwrap();
+            assert_eq!((&object["family"], &object["table"]), (&"inet".into(), &"adit-adt0".into()), "{command}");
+        }
+        let removal = serde_json::to_value(removal("adt0")).unwrap();
+        assert_eq!(removal["nftables"].as_array().unwrap()[..], commands[..2]);
+    }
+
+    #[test]
+    fn without_a_mark_no_rule_asks_for_one() {
+        let with = lines(&contents(&firewall(7)));
+        let without = lines(&contents(&firewall(0)));
+        assert_eq!(with.iter().filter(|line| line.contains("mark\"")).count(), 3);
+        assert!(!without.iter().any(|line| line.contains("mark\"")), "{without:#?}");
+        assert_eq!(without.len(), with.len() - 5, "three rules, and the chains that two of them would be in");
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_there() {
+        let chains = |firewall: &Firewall| -> Vec<String> {
+            let objects = contents(firewall);
+            objects
+                .iter()
+                .filter_map(|object| match object {
+                    NfListObject::Chain(chain) => Some(chain.name.to_string()),
+                    _ => None,
+                })
+                .collect()
+        };
+        let mut firewall = firewall(7);
+        assert_eq!(chains(&firewall), ["preraw", "premangle", "postmangle", "refuse", "output", "forward"]);
+        firewall.reply_protection = false;
+        assert_eq!(chains(&firewall), ["refuse", "output", "forward"]);
+        firewall.kill_switch = None;
+        assert!(contents(&firewall).is_empty());
+
+        let nothing = KillSwitch { excluded: Vec::new(), local: Vec::new(), no_local_dns: true };
+        firewall.kill_switch = Some(nothing);
+        let lines = lines(&contents(&firewall));
+        assert!(!lines.iter().any(|line| line.contains("daddr") || line.contains("dns")), "{lines:#?}");
+        let ends = lines.iter().filter(|line| line.contains(r#"[{"goto":{"target":"refuse"}}]"#)).count();
+        assert_eq!(ends, 2, "output and forward end with a refusal: {lines:#?}");
+    }
+
+    #[test]
+    fn a_changed_rule_has_another_comment_and_the_kernel_has_room_for_it() {
+        let comments = |fwmark| -> Vec<String> {
+            let lines = lines(&contents(&firewall(fwmark)));
+            lines.iter().filter_map(|line| line.split_once(" # ")).map(|(_, comment)| comment.to_owned()).collect()
+        };
+        let (one, other) = (comments(7), comments(8));
+        assert_eq!(one.iter().zip(&other).filter(|(one, other)| one != other).count(), 3);
+        assert_eq!(one, comments(7));
+        // NFTNL_UDATA_COMMENT_MAXLEN of libnftnl, with the zero at its end.
+        assert!(one.iter().all(|comment| comment.len() < 128));
+    }
+}

@@ -5,8 +5,9 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::error::RouteError;
 use super::link::Link;
@@ -88,7 +89,7 @@ fn firewall(occasion: &Occasion<'_>) -> Option<Firewall> {
     let wanted = settings.firewall.as_ref()?;
     let kill_switch = wanted.kill_switch.as_ref().map(|wanted| KillSwitch {
         excluded: wanted.excluded.clone(),
-        local: if wanted.local_networks { local.to_vec() } else { Vec::new() },
+        local: if wanted.local_networks { [local, LOCAL_GROUPS.as_slice()].concat() } else { Vec::new() },
         no_local_dns: wanted.no_local_dns,
     });
     Some(Firewall {
@@ -143,3 +144,12 @@ pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> R
 /// When the interface goes, the kernel takes its routes, the table would be empty and everything would leave in the
 /// clear by the main table. The value (0xff002000) is far behind any route that a person or program adds.
 const LAST_RESORT_METRIC: u32 = 4_278_198_272;
+
+/// What programs send to the whole local network: link-local multicast (RFC 5771 section 4, RFC 4291 section 2.7), service
+/// discovery (SSDP) and the limited broadcast.
+const LOCAL_GROUPS: [IpNet; 4] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 24)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(239, 255, 255, 250), 32)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16)),
+];

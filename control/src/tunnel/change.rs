@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use adit_core::{Command, PeerUpdate, Update};
 use adit_tun::handle::PumpCommand;
 
+use super::last_addresses::LastAddresses;
 use super::resolve::{Resolved, resolve};
 use super::start::{initial_mark, settings_of};
 use super::{Shared, State, TunnelError};
@@ -32,7 +33,8 @@ impl Shared {
         if hooks_differ(&state.config, &loaded.config) {
             notes.push("hooks have changed: the new ones run when the tunnel goes down, and at the next start".into());
         }
-        let resolved = resolve(&loaded.config, self.resolve_wait).await?;
+        let last = LastAddresses::load(&self.directories.state, &self.name);
+        let resolved = resolve(&loaded.config, self.resolve_wait, last).await?;
         self.change(state, loaded.config, resolved).await?;
         tracing::info!(tunnel = %self.name, "the configuration was reloaded");
         Ok(notes)

@@ -93,6 +93,15 @@ fn log(event: &Event) {
                 "the clock stands before an earlier handshake: the peer ignores us until it has caught up; check the clock"
             );
         }
+        Event::EndpointLoop { peer, endpoint } => {
+            tracing::warn!(
+                peer = %peer.short(),
+                "the tunnel's own datagrams are routed into it and are dropped there: a rule or a route of the system sends \
+                 marked traffic, or UDP to the peer's endpoint, into the tunnel; `ip rule` and `ip route get` to the endpoint \
+                 show which"
+            );
+            tracing::debug!(peer = %peer.short(), %endpoint, "endpoint");
+        }
         Event::EventsLost { count } => tracing::debug!(count, "events were lost"),
         other => tracing::debug!(?other, "event"),
     }

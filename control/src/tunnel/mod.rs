@@ -11,6 +11,7 @@ mod change;
 mod error;
 mod events;
 mod hooks;
+mod last_addresses;
 mod pace;
 mod predecessor;
 mod repair;
@@ -59,8 +60,19 @@ pub struct Options {
     pub offload: bool,
     /// Where the tunnel keeps its sockets and files.
     pub directories: Directories,
+    /// Is told how far the host's settings are applied, which takes seconds if there are very many.
+    pub progress: watch::Sender<Progress>,
     /// Notify this to give the start up; it then fails with [`TunnelError::Stopping`], and everything is undone.
     pub cancel: Arc<Notify>,
+}
+
+/// How many of the changes that the host needs are made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// So many are made.
+    pub done: usize,
+    /// So many are needed; 0 if that is not known yet.
+    pub total: usize,
 }
 
 /// Where tunnels keep their sockets and files.
@@ -118,6 +130,8 @@ struct Shared {
     resolve_wait: Duration,
     started: Instant,
     pump: PumpHandle,
+    /// How far a start has applied its settings.
+    progress: watch::Sender<Progress>,
     /// Gives the start up, as long as it lasts.
     cancel: Arc<Notify>,
     stop_requested: Notify,

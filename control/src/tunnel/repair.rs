@@ -57,6 +57,7 @@ enum Look {
 
 async fn run(mut monitor: Monitor, shared: Arc<Shared>, index: u32) {
     let mut pace = Pace::default();
+    let mut warned = false;
     let mut last_error = String::new();
     loop {
         let retry_at = pace.retry_at();
@@ -68,6 +69,7 @@ async fn run(mut monitor: Monitor, shared: Arc<Shared>, index: u32) {
         if let Some(at) = pace.not_before() {
             tokio::time::sleep_until(at.into()).await;
         }
+        warned = warned || shared.warn_of_pulled_out().await;
         match shared.look(index).await {
             Ok(Look::Stopping) => return,
             Ok(Look::NoDevice) => {}
@@ -110,6 +112,33 @@ async fn run(mut monitor: Monitor, shared: Arc<Shared>, index: u32) {
 }
 
 impl Shared {
+    /// Warns if routes of the main table take traffic out of a full tunnel, as those do that a hostile DHCP server adds
+    /// (TunnelVision, CVE-2024-3661); true if it has. Connected networks are meant to stay reachable there.
+    async fn warn_of_pulled_out(&self) -> bool {
+        let state = self.state.lock().await;
+        let Some(state) = state.as_ref() else { return false };
+        let mut found = match route::pulled_out(&self.name, &state.settings).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::debug!(%error, "the main table could not be looked at");
+                return false;
+            }
+        };
+        found.retain(|route| !route.connected);
+        if found.is_empty() {
+            return false;
+        }
+        tracing::warn!(
+            routes = found.len(),
+            "routes in the main table take traffic out of the full tunnel; `ExcludeLocalNetworks = off` or a list of \
+             ExcludedIPs keeps it in"
+        );
+        for route in found.iter().take(SHOWN) {
+            tracing::debug!(net = %route.net, interface = route.interface, "a route outside of the tunnel");
+        }
+        true
+    }
+
     /// Applies the settings once more.
     async fn look(&self, index: u32) -> Result<Look, TunnelError> {
         let mut state = self.state.lock().await;
@@ -138,12 +167,15 @@ impl Shared {
 /// How many changes the journal did not know before, or knows no more: those come from the network, such as another MTU
 /// or another local network. What it knows all along and had to be made once more was taken away by somebody.
 fn followed(before: &HashSet<Entry>, after: &[Entry]) -> usize {
-    let added = after.iter().filter(|entry| !before.contains(entry)).count();
+    let added: Vec<&Entry> = after.iter().filter(|entry| !before.contains(entry)).collect();
     let after: HashSet<&Entry> = after.iter().collect();
+    let gone = before.iter().filter(|entry| !after.contains(entry));
     // Another MTU takes the place of the former one, which is a single change.
-    let gone = before.iter().filter(|entry| !matches!(entry, Entry::Mtu(_)) && !after.contains(entry)).count();
-    added + gone
+    added.len() + gone.filter(|old| !added.iter().any(|new| old.is_replaced_by(new))).count()
 }
+
+/// So many routes are enough to find where they come from.
+const SHOWN: usize = 20;
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,14 @@
-//! Endpoint names to addresses, by the host's own resolver, with retries and a deadline.
+//! Endpoint names to addresses, by the host's own resolver, with retries and a deadline, or else as they were last.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::TunnelError;
+use super::last_addresses::LastAddresses;
 use crate::config::{Config, Endpoint, Host};
 
 /// The pause before the second try of a name; it doubles from then on.
@@ -28,40 +30,65 @@ impl Resolved {
     }
 }
 
-/// Resolves all names of a configuration side by side, within `patience` for all of them.
+/// Resolves all names of a configuration side by side, within `patience` for all of them. A name that does not resolve has
+/// the address that it had last, if that is known; what is resolved now is known the next time.
 ///
 /// # Errors
 /// [`TunnelError::Resolve`] with the first name that has no address when the time is over.
-pub(super) async fn resolve(config: &Config, patience: Duration) -> Result<Resolved, TunnelError> {
-    let deadline = Instant::now() + patience;
+pub(super) async fn resolve(config: &Config, patience: Duration, last: LastAddresses) -> Result<Resolved, TunnelError> {
+    let ask = |name: String, port| async move { Ok(tokio::net::lookup_host((name, port)).await?.next()) };
+    resolve_by(ask, config, patience, last).await
+}
+
+/// Resolves by a function that gives the first address of a name, if it has any.
+async fn resolve_by<A, F>(
+    ask: A,
+    config: &Config,
+    patience: Duration,
+    last: LastAddresses,
+) -> Result<Resolved, TunnelError>
+where
+    A: Fn(String, u16) -> F + Copy + Send + Sync + 'static,
+    F: Future<Output = io::Result<Option<SocketAddr>>> + Send + 'static,
+{
+    let start = Instant::now();
     let mut lookups = tokio::task::JoinSet::new();
     for endpoint in config.named_endpoints() {
-        let endpoint = endpoint.clone();
-        lookups.spawn(async move { (resolve_one(&endpoint, deadline).await, endpoint) });
+        let (endpoint, former) = (endpoint.clone(), last.get(endpoint));
+        let patience = if former.is_some() { patience.min(PATIENCE_WITH_FORMER) } else { patience };
+        lookups.spawn(async move { (resolve_one(ask, &endpoint, start + patience).await, former, endpoint) });
     }
     let mut resolved = Resolved::default();
     while let Some(lookup) = lookups.join_next().await {
-        let Ok((address, endpoint)) = lookup else { continue };
-        match address {
-            Ok(address) => resolved.0.insert(endpoint, address),
-            Err(reason) => return Err(TunnelError::Resolve { endpoint: endpoint.to_string(), reason }),
+        let Ok((address, former, endpoint)) = lookup else { continue };
+        match (address, former) {
+            (Ok(address), _) => resolved.0.insert(endpoint, address),
+            (Err(reason), Some(former)) => {
+                tracing::warn!(%reason, "an endpoint's name does not resolve; the address that it had last is used");
+                tracing::debug!(%endpoint, address = %former, "last address");
+                resolved.0.insert(endpoint, former)
+            }
+            (Err(reason), None) => return Err(TunnelError::Resolve { endpoint: endpoint.to_string(), reason }),
         };
     }
+    last.store(&resolved.0);
     Ok(resolved)
 }
 
-/// Asks the host's resolver until it gives an address. The order of its answers is its own (RFC 6724).
-async fn resolve_one(endpoint: &Endpoint, deadline: Instant) -> Result<SocketAddr, String> {
+/// Asks until there is an address. The order of the resolver's answers is its own (RFC 6724).
+async fn resolve_one<A, F>(ask: A, endpoint: &Endpoint, deadline: Instant) -> Result<SocketAddr, String>
+where
+    A: Fn(String, u16) -> F,
+    F: Future<Output = io::Result<Option<SocketAddr>>>,
+{
     let Host::Name(name) = &endpoint.host else {
         return endpoint.socket_addr().ok_or_else(|| "it is no address".to_owned());
     };
     let mut pause = FIRST_PAUSE;
     loop {
-        let reason = match timeout_at(deadline, tokio::net::lookup_host((name.as_str(), endpoint.port))).await {
-            Ok(Ok(mut addresses)) => match addresses.next() {
-                Some(address) => return Ok(address),
-                None => "the resolver gave no address".to_owned(),
-            },
+        let reason = match timeout_at(deadline, ask(name.clone(), endpoint.port)).await {
+            Ok(Ok(Some(address))) => return Ok(address),
+            Ok(Ok(None)) => "the resolver gave no address".to_owned(),
             Ok(Err(error)) => error.to_string(),
             Err(_) => return Err("the resolver did not answer in time".to_owned()),
         };
@@ -71,5 +98,75 @@ async fn resolve_one(endpoint: &Endpoint, deadline: Instant) -> Result<SocketAdd
         tracing::debug!(%reason, "an endpoint does not resolve; trying again");
         sleep(pause).await;
         pause *= 2;
+    }
+}
+
+/// How long a name is asked for at most if its last address is known: as long as resolv.conf(5) waits for one server.
+const PATIENCE_WITH_FORMER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use adit_core::{PrivateKey, PublicKey};
+
+    use super::*;
+    use crate::config::{Interface, Peer};
+
+    fn config(endpoints: &[&str]) -> Config {
+        let peers = (2..).zip(endpoints).map(|(number, endpoint)| {
+            let mut peer = Peer::new(PublicKey::from_bytes([number; 32]));
+            peer.endpoint = Some(endpoint.parse().unwrap());
+            peer
+        });
+        Config { interface: Interface::new(PrivateKey::from_bytes([1; 32])), peers: peers.collect() }
+    }
+
+    async fn answers(name: String, port: u16) -> io::Result<Option<SocketAddr>> {
+        Ok((name != "unknown.example").then(|| SocketAddr::from(([203, 0, 113, 9], port))))
+    }
+
+    async fn fails(_: String, _: u16) -> io::Result<Option<SocketAddr>> {
+        Err(io::Error::other("no server can be reached"))
+    }
+
+    async fn is_silent(_: String, _: u16) -> io::Result<Option<SocketAddr>> {
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolved_once_has_its_last_address_when_it_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let last = || LastAddresses::load(folder.path(), "adt0");
+        let (config, at_once) = (config(&["vpn.example:51820", "192.0.2.1:7"]), Duration::ZERO);
+        let error = resolve_by(fails, &config, at_once, last()).await.unwrap_err();
+        assert!(error.to_string().contains("no server can be reached"), "{error}");
+
+        let first = resolve_by(answers, &config, at_once, last()).await.unwrap().all(&config);
+        assert_eq!(first, ["203.0.113.9:51820".parse().unwrap(), "192.0.2.1:7".parse().unwrap()]);
+        assert_eq!(resolve_by(fails, &config, at_once, last()).await.unwrap().all(&config), first);
+        assert_eq!(resolve_by(is_silent, &config, at_once, last()).await.unwrap().all(&config), first);
+        assert_eq!(resolve_by(fails, &config, at_once, last()).await.unwrap().all(&config), first, "it stays known");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_never_resolved_is_an_error_whatever_is_known_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let last = || LastAddresses::load(folder.path(), "adt0");
+        resolve_by(answers, &config(&["vpn.example:1"]), Duration::ZERO, last()).await.unwrap();
+        let both = config(&["vpn.example:1", "unknown.example:1"]);
+        let error = resolve_by(answers, &both, Duration::ZERO, last()).await.unwrap_err();
+        assert!(error.to_string().contains("unknown.example:1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_resolver_comes_before_what_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&["vpn.example:1"]);
+        let old = HashMap::from([("vpn.example:1".parse().unwrap(), "198.51.100.1:1".parse().unwrap())]);
+        LastAddresses::load(folder.path(), "adt0").store(&old);
+        let last = LastAddresses::load(folder.path(), "adt0");
+        let resolved = resolve_by(answers, &config, Duration::ZERO, last).await.unwrap();
+        assert_eq!(resolved.all(&config), ["203.0.113.9:1".parse().unwrap()]);
     }
 }

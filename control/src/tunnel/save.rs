@@ -1,5 +1,6 @@
 //! `SaveConfig`: the running configuration written back to its file on the way down, as wg-quick(8) does.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -50,5 +51,8 @@ fn running(state: &State, fwmark: u32, snapshot: &PumpSnapshot) -> Config {
             persistent_keepalive: (peer.persistent_keepalive > 0).then_some(peer.persistent_keepalive),
         })
         .collect();
+    // What wg(8) has allowed meanwhile is no exception any more, and a file that says both would be refused.
+    let allowed: HashSet<_> = config.peers.iter().flat_map(|peer| &peer.allowed_ips).collect();
+    config.interface.excluded_ips.retain(|net| !allowed.contains(net));
     config
 }

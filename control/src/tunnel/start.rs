@@ -13,11 +13,12 @@ use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
+use super::last_addresses::LastAddresses;
 use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_closed};
 use super::repair::Repair;
 use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
-use super::{Directories, Options, Shared, State, Tunnel, TunnelError, hooks, timestamp};
+use super::{Directories, Options, Progress, Shared, State, Tunnel, TunnelError, hooks, timestamp};
 use crate::api::ApiServer;
 use crate::config::{Config, Table};
 use crate::journal::Entry;
@@ -35,8 +36,9 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
 }
 
 async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
-    let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, cancel } = options;
-    let resolved = unless(&cancel, resolve(&config, resolve_wait)).await?;
+    let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, progress, cancel } = options;
+    let last = LastAddresses::load(&directories.state, &name);
+    let resolved = unless(&cancel, resolve(&config, resolve_wait, last)).await?;
 
     refuse_running(&directories.runtime, &name)?;
     let api = ApiServer::bind(&directories.runtime, &name).await?;
@@ -58,6 +60,7 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         resolve_wait,
         started: Instant::now(),
         pump,
+        progress,
         cancel: Arc::clone(&cancel),
         stop_requested: Notify::new(),
         down_requested: AtomicBool::new(false),
@@ -169,7 +172,10 @@ async fn bring_up(
     let applied = {
         let mut state = shared.state.lock().await;
         let state = state.as_mut().ok_or(TunnelError::Stopping)?;
-        let applied = route::apply(&shared.name, &state.settings, &mut state.journal).await?;
+        let mut tell = |done, total| {
+            shared.progress.send_replace(Progress { done, total });
+        };
+        let applied = route::apply_with(&shared.name, &state.settings, &mut state.journal, &mut tell).await?;
         // A hook may have chosen another one by wg(8).
         if let Some((_, mark)) = marks.filter(|(former, _)| shared.fwmark.load(Ordering::Relaxed) == *former) {
             shared.set_mark(mark).await?;

@@ -11,8 +11,7 @@ use super::host::{TUN, full_tunnel, in_namespace};
 fn each_kind_of_change_is_noticed_once_and_nothing_else_is() {
     in_namespace(|host| async move {
         let _tun = host.tun();
-        let mut monitor = Monitor::open().unwrap();
-        ensure_silent(&mut monitor).await;
+        let mut monitor = settled().await;
         for change in [
             "link set v0 mtu 1400",
             "link add other0 type veth peer name other1",
@@ -45,7 +44,7 @@ fn each_kind_of_change_is_noticed_once_and_nothing_else_is() {
 #[ignore = "needs root: run by cargo xtask test"]
 fn more_messages_than_the_socket_holds_are_one_change() {
     in_namespace(|host| async move {
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = settled().await;
         // Some megabytes of messages come before the first of them is taken off the socket.
         let batch: String = (0..5000)
             .map(|number| format!("route add unreachable 10.{}.{}.0/24 table 77\n", number / 250, number % 250))
@@ -67,7 +66,7 @@ fn a_repair_is_noticed_and_what_follows_finds_nothing_to_do() {
         let _tun = host.tun();
         let mut journal = host.journal();
         route::apply(TUN, &full_tunnel(), &mut journal).await.unwrap();
-        let mut monitor = Monitor::open().unwrap();
+        let mut monitor = settled().await;
         let up = host.snapshot();
         host.ip(&["rule", "delete", "priority", "32765"]);
         let mut looks = 0;
@@ -78,6 +77,13 @@ fn a_repair_is_noticed_and_what_follows_finds_nothing_to_do() {
         }
         assert_eq!((looks, host.snapshot()), (2, up));
     });
+}
+
+/// A monitor of a host whose links the kernel is done with: that one is up it notices up to a second later, and says so.
+async fn settled() -> Monitor {
+    let mut monitor = Monitor::open().unwrap();
+    while tokio::time::timeout(Duration::from_millis(1500), monitor.changed()).await.is_ok() {}
+    monitor
 }
 
 async fn ensure_silent(monitor: &mut Monitor) {

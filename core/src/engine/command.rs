@@ -197,6 +197,7 @@ impl Engine {
     fn remove_peer(&mut self, id: PeerId) {
         self.allowed.remove_owner(id);
         if let Some(mut peer) = self.peers.remove(id) {
+            self.shared.set_path(&mut peer, None);
             let lost = peer.staged.clear(&mut self.shared.staging);
             self.shared.stats.drops.add(DropReason::PeerRemoved, lost);
             self.shared.timestamp_floor = self.shared.timestamp_floor.max(peer.timestamp_floor);
@@ -232,7 +233,7 @@ impl Engine {
         }
         let moved = update.endpoint.filter(|remote| peer.path.is_none_or(|path| path.remote != *remote));
         if let Some(remote) = moved {
-            peer.path = Some(Path { remote, local: None });
+            self.shared.set_path(peer, Some(Path { remote, local: None }));
         }
         if let Some(seconds) = update.persistent_keepalive {
             peer.timers.set_persistent(seconds, now);

@@ -164,7 +164,9 @@ impl Engine {
         count!(shared, peer, handshakes_received, 1);
         peer.timers.session_offered(now);
         let back = Path { remote: from.remote, local: from.local };
-        peer.path.get_or_insert(back);
+        if peer.path.is_none() {
+            shared.set_path(peer, Some(back));
+        }
         if send_control(shared, peer, back, &response[..len], out.network) {
             count!(shared, peer, handshakes_sent, 1);
         }
@@ -303,7 +305,7 @@ fn roam(shared: &mut Shared, peer: &mut Peer, from: Source) {
 
 #[cold]
 fn move_to(shared: &mut Shared, peer: &mut Peer, path: Path) {
-    let before = peer.path.replace(path).map(|path| path.remote);
+    let before = shared.set_path(peer, Some(path)).map(|path| path.remote);
     if before != Some(path.remote) {
         shared.events.push(Event::Roamed { peer: peer.public_key, from: before, to: path.remote });
     }

@@ -1,9 +1,11 @@
 //! The engine: one state machine, owned by value by one loop.
 //!
 //! `outbound` is the way of a packet from the host to the underlay, `inbound` the way back, `upkeep` what time asks for,
-//! `command` what the shell asks for. Each is an `impl` of [`Engine`], whose contract stands on the type.
+//! `command` what the shell asks for. Each is an `impl` of [`Engine`], whose contract stands on the type. `endpoints` knows
+//! the tunnel's own datagrams when they come back into it.
 
 mod command;
+mod endpoints;
 mod inbound;
 mod outbound;
 mod upkeep;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use command::Command;
 
+use self::endpoints::Endpoints;
 use crate::config::EngineConfig;
 use crate::error::{CommandError, DropReason};
 use crate::event::Event;
@@ -21,7 +24,7 @@ use crate::route::AllowedIps;
 use crate::stats::{EngineStats, PeerStats, Snapshot};
 use crate::wg::peer::Identity;
 use crate::wg::staged::StagingBudget;
-use crate::wg::state::Peer;
+use crate::wg::state::{Path, Peer};
 use crate::wg::table::{PeerId, PeerTable};
 
 /// A WireGuard interface without the interface: peers, their sessions, and the way of every packet between them.
@@ -59,6 +62,8 @@ pub(crate) struct Shared {
     config: EngineConfig,
     stats: EngineStats,
     staging: StagingBudget,
+    /// Those of all peers' paths: [`Shared::set_path`] is the only way to change one.
+    endpoints: Endpoints,
     events: EventQueue,
     rng: fastrand::Rng,
     /// New peers begin with this floor: what the configuration says, and the timestamps sent to peers that are gone.
@@ -123,6 +128,7 @@ impl Engine {
             shared: Shared {
                 stats: EngineStats::default(),
                 staging: StagingBudget { used: 0, limit: config.limits.staged_bytes },
+                endpoints: Endpoints::new(),
                 events: EventQueue { queue: VecDeque::new(), limit: config.limits.events, lost: 0 },
                 rng: fastrand::Rng::with_seed(config.seed),
                 timestamp_floor: config.timestamp_floor,
@@ -226,6 +232,18 @@ impl Shared {
     fn dropped(&mut self, peer: &mut Peer, reason: DropReason) -> Verdict {
         self.dropped_many(peer, reason, 1);
         Verdict::Dropped(reason)
+    }
+
+    /// Changes where a peer is reached, and says where it was.
+    fn set_path(&mut self, peer: &mut Peer, path: Option<Path>) -> Option<Path> {
+        let before = std::mem::replace(&mut peer.path, path);
+        if let Some(before) = before {
+            self.endpoints.remove(before.remote);
+        }
+        if let Some(path) = path {
+            self.endpoints.add(path.remote);
+        }
+        before
     }
 
     fn dropped_many(&mut self, peer: &mut Peer, reason: DropReason, count: u64) {

@@ -1,9 +1,11 @@
-//! From the host to the underlay: parse, route, bring the peer's clock forward, seal, or wait for a handshake.
+//! From the host to the underlay: parse, refuse what has been here before, route, bring the peer's clock forward, seal, or wait for a handshake.
 
 use std::time::Instant;
 
+use super::endpoints::Endpoints;
 use super::{Engine, Outputs, Shared, Verdict, count, upkeep};
 use crate::error::DropReason;
+use crate::event::Event;
 use crate::ip::IpHeader;
 use crate::offload::{Split, VirtioNetHeader};
 use crate::packet::TunPacket;
@@ -30,6 +32,9 @@ impl Engine {
             return self.dropped(DropReason::NotIp);
         };
         packet.shorten(header.total_len);
+        if self.shared.endpoints.is_destination(&header, packet.bytes()) {
+            return self.looped(&header, packet.bytes(), 1);
+        }
         self.send(&header, header.total_len, Once(Some(packet)), now, out)
     }
 
@@ -50,6 +55,9 @@ impl Engine {
         let Ok(split) = Split::new(packet.into_buffer(), header.total_len, offload) else {
             return self.dropped(DropReason::MalformedOffload);
         };
+        if self.shared.endpoints.is_destination(&header, split.first()) {
+            return self.looped(&header, split.first(), split.segments() as u64);
+        }
         self.send(&header, split.longest(), split, now, out)
     }
 
@@ -107,6 +115,19 @@ impl Engine {
             self.peers.schedule(id);
         }
         verdict
+    }
+
+    /// Drops packets of the tunnel itself that came back into it.
+    #[cold]
+    fn looped(&mut self, header: &IpHeader, packet: &[u8], count: u64) -> Verdict {
+        if let Some(reported) = self.shared.endpoints.report(header, packet) {
+            let path_of = |peer: &Peer| peer.path.filter(|path| Endpoints::is(path.remote, reported));
+            let found = self.peers.iter().find_map(|(_, peer)| Some((peer.public_key, path_of(peer)?.remote)));
+            if let Some((peer, endpoint)) = found {
+                self.shared.events.push(Event::EndpointLoop { peer, endpoint });
+            }
+        }
+        self.dropped_many(DropReason::EndpointLoop, count)
     }
 }
 

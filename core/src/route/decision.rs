@@ -23,7 +23,8 @@ pub struct Rule {
     pub kind: RuleKind,
 }
 
-/// Why a [`Rule`] claims an address. In this order they win over one another where everything else is equal.
+/// Why a [`Rule`] claims an address. In this order they win over one another where everything else is equal, but
+/// for the metrics of IPv6 (see [`RouteInputs::connected`](super::RouteInputs::connected)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RuleKind {
@@ -49,7 +50,9 @@ pub enum RuleKind {
     LinkLocalScope,
     /// The network of one of the tunnel's own addresses, which the kernel has a connected route to.
     TunnelNetwork,
-    /// A route in main that is more specific than a default one.
+    /// A network that the underlay is connected to, which the kernel has a route to in main.
+    Connected,
+    /// Another route in main that is more specific than a default one.
     MoreSpecificMain,
     /// The mark of the tunnel's own datagrams, which leads them past the tunnel's table.
     Mark,
@@ -145,6 +148,7 @@ impl RuleKind {
             Self::LocalNetwork => "local-network",
             Self::LinkLocalScope => "link-local-scope",
             Self::TunnelNetwork => "tunnel-network",
+            Self::Connected => "connected",
             Self::MoreSpecificMain => "more-specific-main",
             Self::Mark => "mark",
             Self::KillSwitch => "kill-switch",

@@ -4,13 +4,21 @@
 //! peer that claimed it. It answers both questions, where a packet goes and whether a packet may come from a peer.
 //!
 //! [`RouteModel`] is the host's half of it, as a pure function: tunnel, underlay, the host itself or nowhere, and which
-//! rule said so. It changes nothing in a system and asks nothing of one.
+//! rule said so. It changes nothing in a system and asks nothing of one. [`decide_apple`] and [`lint_apple`] do the same for
+//! a packet tunnel provider on Apple's systems.
 
+mod apple;
+mod apple_lint;
 mod complement;
 mod decision;
 mod model;
 mod trie;
 
+pub use apple::{
+    AppleAssumptions, AppleClass, AppleDecision, AppleDns, ApplePacket, ApplePlatform, AppleRule, AppleScope,
+    AppleSettings, AppleStep, AppleWay, ExcludesWithEnforce, MAX_IPV6_PREFIX, SystemTable, decide_apple,
+};
+pub use apple_lint::{AppleLint, AppleUnderlay, lint_apple, search_list};
 pub use complement::complement;
 pub use decision::{Decision, Part, Partition, RouteModelError, Routing, Rule, RuleKind, Way};
 pub use model::{RouteInputs, RouteModel, trusted_local};

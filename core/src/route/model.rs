@@ -7,6 +7,7 @@
 //!
 //! It refuses to guess what it is not told: main's default route and what a router does with a packet are not in it.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -23,13 +24,15 @@ pub struct RouteInputs {
     pub allowed: Vec<(IpNet, usize)>,
     /// What is to leave by the underlay, inside allowed prefixes to any depth.
     pub excluded: Vec<IpNet>,
-    /// Whether local networks are to be reached directly; `None` is not said.
+    /// Whether local networks are to be reached directly; `None` is not said: they are unless there is a kill switch.
     pub exclude_local_networks: Option<bool>,
     /// Whether everything that would leave by the underlay is to be refused, but for what is excluded.
     pub kill_switch: bool,
-    /// The underlay's connected prefixes, trusted or not.
+    /// The underlay's connected prefixes, trusted or not. In main, an allowed IP wins over an equal one of IPv4; in IPv6 the
+    /// kernel's own routes have the better metric (256, and 1024 if none is said).
     pub connected: Vec<IpNet>,
-    /// All other prefixes that have a route in the main table and are not the tunnel's. Default routes have no say.
+    /// All other prefixes that have a route in the main table and are not the tunnel's. Default routes have no say, and
+    /// an equal allowed IP wins.
     pub main: Vec<IpNet>,
     /// The tunnel's own addresses with the prefixes of their networks.
     pub tunnel_addresses: Vec<IpNet>,
@@ -58,6 +61,12 @@ impl RouteInputs {
     pub fn routing(&self) -> Routing {
         let is_asked = !self.excluded.is_empty() || self.exclude_local_networks.is_some() || self.kill_switch;
         if is_asked || self.has_looping_endpoint() { Routing::Strict } else { Routing::Plain }
+    }
+
+    /// Whether local networks are reached directly: unless it is said, they are as with wg-quick(8), but a kill switch
+    /// closes what was not asked for.
+    fn excludes_local_networks(&self) -> bool {
+        self.exclude_local_networks.unwrap_or(!self.kill_switch)
     }
 
     /// Whether an endpoint lies in an allowed IP that is no default route, whose route in main would catch marked
@@ -99,6 +108,7 @@ impl RouteModel {
         rules.extend(main_rules(inputs));
         rules.sort_unstable_by_key(|rule| (rule.net, rule.kind));
         rules.dedup();
+        rules.dedup_by(|b, a| (b.net, b.kind, a.kind) == (a.net, RuleKind::MoreSpecificMain, RuleKind::Connected));
         let mut table = AllowedIps::new();
         let mut from = 0;
         for group in rules.chunk_by(|a, b| a.net == b.net) {
@@ -119,7 +129,8 @@ impl RouteModel {
         self.routing
     }
 
-    /// What becomes of a packet to `destination` that some program on the host sends. That holds for the address of an
+    /// What becomes of a packet to `destination` that some program on the host sends. The unspecified address is no
+    /// destination (systems take it for themselves), and gets the answer of its neighbours. The answer holds for the address of an
     /// endpoint as well: only the tunnel's own datagrams are led past the tunnel.
     pub fn decide(&self, destination: IpAddr) -> Decision {
         let mut rules = self.claims(destination);
@@ -197,8 +208,14 @@ impl RouteModel {
         self.table.covering(destination, |group| groups.push(group));
         let mut rules: Vec<_> =
             groups.iter().rev().flat_map(|group| &self.rules[group.from..group.to]).copied().collect();
-        rules.sort_by_key(|rule| self.table_of(rule.kind));
+        rules.sort_by_key(|rule| (self.table_of(rule.kind), Reverse(rule.net.prefix_len()), !self.has_metric(rule)));
         rules
+    }
+
+    /// Whether the kernel made this route, and with a better metric than the tunnel's beside it have.
+    fn has_metric(&self, rule: &Rule) -> bool {
+        let is_kernels = matches!(rule.kind, RuleKind::TunnelNetwork | RuleKind::Connected);
+        is_kernels && self.routing == Routing::Plain && is_ipv6(&rule.net)
     }
 
     /// Which of the claims decides.
@@ -227,7 +244,7 @@ impl RouteModel {
     fn table_of(&self, kind: RuleKind) -> Table {
         match kind {
             RuleKind::OwnAddress | RuleKind::Broadcast { .. } | RuleKind::Multicast => Table::Local,
-            RuleKind::TunnelNetwork | RuleKind::MoreSpecificMain => Table::Main,
+            RuleKind::TunnelNetwork | RuleKind::Connected | RuleKind::MoreSpecificMain => Table::Main,
             // Main's routes and the default one behind them are as good as one table: the default one is the shortest.
             RuleKind::AllowedIp { .. } if self.routing == Routing::Plain => Table::Main,
             _ if self.routing == Routing::Strict => Table::Tunnel,
@@ -306,7 +323,7 @@ fn table_rules(inputs: &RouteInputs, routing: Routing, peers: &AllowedIps<usize>
         return rules;
     }
     rules.extend(inputs.excluded.iter().map(|net| Rule { net: net.trunc(), kind: RuleKind::Excluded }));
-    if inputs.exclude_local_networks == Some(true) {
+    if inputs.excludes_local_networks() {
         let trusted = inputs.connected.iter().map(IpNet::trunc).filter(trusted_local);
         rules.extend(trusted.map(|net| Rule { net, kind: RuleKind::LocalNetwork }));
     }
@@ -317,8 +334,12 @@ fn table_rules(inputs: &RouteInputs, routing: Routing, peers: &AllowedIps<usize>
 fn main_rules(inputs: &RouteInputs) -> Vec<Rule> {
     let own = inputs.tunnel_addresses.iter().filter(|own| own.prefix_len() < own.max_prefix_len());
     let own = own.map(|own| Rule { net: own.trunc(), kind: RuleKind::TunnelNetwork });
-    let others = inputs.connected.iter().chain(&inputs.main).filter(|net| net.prefix_len() > 0);
-    own.chain(others.map(|net| Rule { net: net.trunc(), kind: RuleKind::MoreSpecificMain })).collect()
+    let more_specific = |nets: &'_ [IpNet], kind| {
+        let nets = nets.iter().map(IpNet::trunc).filter(|net| net.prefix_len() > 0);
+        nets.map(|net| Rule { net, kind }).collect::<Vec<_>>()
+    };
+    let connected = more_specific(&inputs.connected, RuleKind::Connected);
+    own.chain(connected).chain(more_specific(&inputs.main, RuleKind::MoreSpecificMain)).collect()
 }
 
 fn is_ipv6(net: &IpNet) -> bool {

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use adit_core::offload::VirtioNetHeader;
 use adit_core::sink::Collector;
 use adit_core::{
-    Command, DropReason, Ecn, Engine, EngineConfig, Outputs, PeerUpdate, PrivateKey, Source, Transmit, TunPacket,
-    Update, Verdict,
+    Command, DropReason, Ecn, Engine, EngineConfig, Event, Outputs, PeerUpdate, PrivateKey, Source, Transmit,
+    TunPacket, Update, Verdict,
 };
 use proptest::prelude::*;
 
@@ -55,12 +56,15 @@ impl Pair {
     /// Gives a super-packet to the first engine.
     fn send(&mut self, shape: &Shape) -> Verdict {
         let packet = shape.packet();
-        let mut buffer = packet.unfinished();
+        self.send_bytes(packet.unfinished(), packet.gso(shape.size))
+    }
+
+    fn send_bytes(&mut self, mut buffer: Vec<u8>, offload: VirtioNetHeader) -> Verdict {
         let len = buffer.len();
         buffer.resize(len + TunPacket::TAILROOM, 0xa5);
         let End { engine, network, device, .. } = &mut self.ends[0];
         let out = &mut Outputs { network, device };
-        engine.handle_tun_offload(TunPacket::new(&mut buffer, len), packet.gso(shape.size), self.now, out)
+        engine.handle_tun_offload(TunPacket::new(&mut buffer, len), offload, self.now, out)
     }
 
     /// What the second engine gave to its host.
@@ -128,6 +132,26 @@ fn segments_above_the_mtu_are_dropped_and_counted_one_by_one() {
     pair.settle();
     assert!(pair.received().is_empty());
     assert_eq!(pair.ends[0].engine.stats().drops.get(DropReason::TooBig), 3);
+}
+
+#[test]
+fn segments_for_the_own_endpoint_are_dropped_and_counted_one_by_one() {
+    let mut pair = Pair::new();
+    assert_eq!(pair.send(&Shape { payload: 10, ..Shape::default() }), Verdict::Staged);
+    pair.settle();
+    let shape = Shape { udp: true, payload: 6000, size: 1000, ..Shape::default() };
+    let mut packet = shape.packet().unfinished();
+    packet[16..20].copy_from_slice(&[192, 0, 2, 2]);
+    packet[22..24].copy_from_slice(&51820u16.to_be_bytes());
+    for event in [true, false] {
+        let dropped = Verdict::Dropped(DropReason::EndpointLoop);
+        assert_eq!(pair.send_bytes(packet.clone(), shape.packet().gso(shape.size)), dropped);
+        let engine = &mut pair.ends[0].engine;
+        let reported =
+            std::iter::from_fn(|| engine.poll_event()).any(|event| matches!(event, Event::EndpointLoop { .. }));
+        assert_eq!(reported, event);
+    }
+    assert_eq!(pair.ends[0].engine.stats().drops.get(DropReason::EndpointLoop), 12);
 }
 
 const MTU: usize = 1420;

@@ -3,6 +3,7 @@
 //! `oracle` does what the kernel does, over lists; `strategy` draws prefixes that nest and touch.
 #![allow(clippy::unwrap_used, reason = "every function here is part of a test")]
 
+mod apple;
 mod complement;
 mod model;
 mod oracle;

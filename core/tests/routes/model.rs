@@ -51,14 +51,11 @@ fn a_plain_full_tunnel_leaves_to_main_what_is_more_specific_there() {
         &[
             ("203.0.113.9", "tunnel by allowed-ip 0.0.0.0/0"),
             ("8.8.8.8", "underlay by more-specific-main 0.0.0.0/1 > allowed-ip 0.0.0.0/0"),
-            ("192.168.1.9", "underlay by more-specific-main 192.168.1.0/24 > allowed-ip 0.0.0.0/0"),
-            (
-                "192.168.1.7",
-                "host by own-address 192.168.1.7/32 > more-specific-main 192.168.1.0/24 > allowed-ip 0.0.0.0/0",
-            ),
+            ("192.168.1.9", "underlay by connected 192.168.1.0/24 > allowed-ip 0.0.0.0/0"),
+            ("192.168.1.7", "host by own-address 192.168.1.7/32 > connected 192.168.1.0/24 > allowed-ip 0.0.0.0/0"),
             (
                 "192.168.1.255",
-                "underlay by broadcast 192.168.1.255/32 > more-specific-main 192.168.1.0/24 > allowed-ip 0.0.0.0/0",
+                "underlay by broadcast 192.168.1.255/32 > connected 192.168.1.0/24 > allowed-ip 0.0.0.0/0",
             ),
             ("10.0.0.2", "host by own-address 10.0.0.2/32 > more-specific-main 0.0.0.0/1 > allowed-ip 0.0.0.0/0"),
             ("127.9.9.9", "host by own-address 127.0.0.0/8 > more-specific-main 0.0.0.0/1 > allowed-ip 0.0.0.0/0"),
@@ -80,10 +77,28 @@ fn nothing_in_main_pulls_traffic_out_of_a_strict_tunnel() {
         &inputs,
         &[
             ("8.8.8.8", "tunnel by allowed-ip 0.0.0.0/0 > more-specific-main 0.0.0.0/1"),
-            ("192.168.1.9", "tunnel by allowed-ip 0.0.0.0/0 > more-specific-main 192.168.1.0/24"),
+            ("192.168.1.9", "tunnel by allowed-ip 0.0.0.0/0 > connected 192.168.1.0/24"),
             ("2001:db8::1", "tunnel by allowed-ip ::/0 > more-specific-main 2000::/3"),
-            ("fe80::1", "underlay by link-local-scope fe80::/10 > allowed-ip ::/0 > more-specific-main fe80::/64"),
+            ("fe80::1", "underlay by link-local-scope fe80::/10 > allowed-ip ::/0 > connected fe80::/64"),
             ("ff02::1", "underlay by multicast ff00::/8 > allowed-ip ::/0"),
+        ],
+    );
+}
+
+#[test]
+fn of_equal_routes_in_main_the_metric_decides() {
+    let inputs = RouteInputs {
+        allowed: allowed(&["192.168.1.0/24", "fd00:1::/64", "fd00:2::/64"]),
+        connected: nets(&["192.168.1.0/24", "fd00:1::/64"]),
+        main: nets(&["192.168.1.0/24", "fd00:2::/64"]),
+        ..RouteInputs::default()
+    };
+    check(
+        &inputs,
+        &[
+            ("192.168.1.9", "tunnel by allowed-ip 192.168.1.0/24 > connected 192.168.1.0/24"),
+            ("fd00:1::9", "underlay by connected fd00:1::/64 > allowed-ip fd00:1::/64"),
+            ("fd00:2::9", "tunnel by allowed-ip fd00:2::/64 > more-specific-main fd00:2::/64"),
         ],
     );
 }
@@ -129,15 +144,15 @@ fn local_networks_are_trusted_only_where_they_are_private() {
         &[
             (
                 "192.168.1.9",
-                "underlay by local-network 192.168.1.0/24 > allowed-ip 0.0.0.0/0 > more-specific-main 192.168.1.0/24",
+                "underlay by local-network 192.168.1.0/24 > allowed-ip 0.0.0.0/0 > connected 192.168.1.0/24",
             ),
-            ("8.8.8.8", "tunnel by allowed-ip 0.0.0.0/0 > more-specific-main 8.8.8.0/24"),
+            ("8.8.8.8", "tunnel by allowed-ip 0.0.0.0/0 > connected 8.8.8.0/24"),
             (
                 "192.168.7.9",
                 "tunnel by allowed-ip 192.168.7.0/24 > local-network 192.168.7.0/24 > allowed-ip 0.0.0.0/0 > \
-                 more-specific-main 192.168.7.0/24",
+                 connected 192.168.7.0/24",
             ),
-            ("fd00:1::9", "underlay by local-network fd00:1::/64 > allowed-ip ::/0 > more-specific-main fd00:1::/64"),
+            ("fd00:1::9", "underlay by local-network fd00:1::/64 > allowed-ip ::/0 > connected fd00:1::/64"),
         ],
     );
     let trusted = nets(&[
@@ -189,9 +204,9 @@ fn the_kill_switch_lets_out_what_is_excluded_and_nothing_else() {
             ("2001:db8::1", "underlay by excluded 2001:db8::/32"),
             (
                 "192.168.1.7",
-                "host by own-address 192.168.1.7/32 > local-network 192.168.1.0/24 > more-specific-main 192.168.1.0/24",
+                "host by own-address 192.168.1.7/32 > local-network 192.168.1.0/24 > connected 192.168.1.0/24",
             ),
-            ("192.168.1.9", "underlay by local-network 192.168.1.0/24 > more-specific-main 192.168.1.0/24"),
+            ("192.168.1.9", "underlay by local-network 192.168.1.0/24 > connected 192.168.1.0/24"),
             ("8.8.8.8", "blocked by kill-switch 0.0.0.0/0"),
             ("2606::1", "blocked by kill-switch ::/0"),
         ],
@@ -200,10 +215,10 @@ fn the_kill_switch_lets_out_what_is_excluded_and_nothing_else() {
     check(
         &inputs,
         &[
-            ("192.168.1.9", "blocked by kill-switch 0.0.0.0/0 > more-specific-main 192.168.1.0/24"),
+            ("192.168.1.9", "blocked by kill-switch 0.0.0.0/0 > connected 192.168.1.0/24"),
             (
                 "192.168.1.255",
-                "blocked by kill-switch 0.0.0.0/0 > broadcast 192.168.1.255/32 > more-specific-main 192.168.1.0/24",
+                "blocked by kill-switch 0.0.0.0/0 > broadcast 192.168.1.255/32 > connected 192.168.1.0/24",
             ),
             ("fe80::1", "blocked by kill-switch ::/0"),
         ],
@@ -388,6 +403,7 @@ fn the_kinds_of_a_rule_have_names_of_their_own() {
         RuleKind::LocalNetwork,
         RuleKind::LinkLocalScope,
         RuleKind::TunnelNetwork,
+        RuleKind::Connected,
         RuleKind::MoreSpecificMain,
         RuleKind::Mark,
         RuleKind::KillSwitch,

@@ -9,8 +9,15 @@ use ipnet::IpNet;
 pub(crate) fn decide(inputs: &RouteInputs, routing: Routing, to: IpAddr) -> Way {
     let way = route(inputs, routing, to, false);
     let is_let_out = longest(&inputs.excluded, to).is_some()
-        || inputs.exclude_local_networks == Some(true) && inputs.connected.iter().any(|net| is_local(net, to));
+        || excludes_local(inputs) && inputs.connected.iter().any(|net| is_local(net, to));
     if way == Way::Underlay && inputs.kill_switch && !is_let_out { Way::Blocked } else { way }
+}
+
+fn excludes_local(inputs: &RouteInputs) -> bool {
+    match inputs.exclude_local_networks {
+        Some(said) => said,
+        None => !inputs.kill_switch,
+    }
 }
 
 /// Where a datagram of the tunnel itself goes.
@@ -71,7 +78,7 @@ fn tunnel_table(inputs: &RouteInputs, to: IpAddr) -> bool {
     let allowed: Vec<IpNet> = inputs.allowed.iter().map(|(net, _)| *net).collect();
     let mut thrown = inputs.excluded.clone();
     thrown.push("fe80::/10".parse().unwrap());
-    if inputs.exclude_local_networks == Some(true) {
+    if excludes_local(inputs) {
         thrown.extend(inputs.connected.iter().copied().filter(|net| is_local(net, net.addr())));
     }
     let (allowed, thrown) = (longest(&allowed, to), longest(&thrown, to));
@@ -81,8 +88,12 @@ fn tunnel_table(inputs: &RouteInputs, to: IpAddr) -> bool {
 fn main_table(inputs: &RouteInputs, routes: &[IpNet], to: IpAddr) -> Way {
     let own: Vec<IpNet> =
         inputs.tunnel_addresses.iter().copied().filter(|net| net.prefix_len() < net.max_prefix_len()).collect();
-    let tunnel = longest(&own, to).max(longest(routes, to));
-    if tunnel.is_some() && tunnel >= main_length(inputs, to) { into_tunnel(inputs, to) } else { Way::Underlay }
+    let (own, connected) = (longest(&own, to), longest(&inputs.connected, to));
+    let tunnel = own.max(longest(routes, to));
+    // Metric 256 against 1024.
+    let is_outdone = to.is_ipv6() && connected == tunnel && own != tunnel;
+    let is_longest = tunnel.is_some() && tunnel >= main_length(inputs, to);
+    if is_longest && !is_outdone { into_tunnel(inputs, to) } else { Way::Underlay }
 }
 
 fn is_in_main(inputs: &RouteInputs, to: IpAddr) -> bool {
