@@ -6,6 +6,7 @@
 
 mod client;
 mod report;
+mod routing;
 mod server;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use thiserror::Error;
 pub use crate::socket::client::ClientError;
 pub use client::ApiClient;
 pub use report::{EngineCounters, PeerReport, StatusReport, TunnelFacts};
+pub use routing::{Layout, RoutingReport};
 pub use server::{ApiHandler, ApiLimits, ApiServer};
 
 /// Where the sockets of running tunnels are.

@@ -47,7 +47,8 @@ pub struct Wanted {
 }
 
 /// The `Table` of wg-quick(8).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RouteTable {
     /// The main table, and policy routing for default routes.
     #[default]

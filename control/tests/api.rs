@@ -38,6 +38,7 @@ impl ApiHandler for Tunnel {
             fwmark: reply.fwmark,
             config: None,
             repairs: 0,
+            routing: None,
         };
         Ok((&reply.snapshot, facts).into())
     }

@@ -10,6 +10,8 @@ use adit_core::{EngineStats, PeerStats, PrivateKey, PublicKey, Snapshot};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::RoutingReport;
+
 /// What the engine does not know about the tunnel it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelFacts {
@@ -27,6 +29,8 @@ pub struct TunnelFacts {
     pub config: Option<PathBuf>,
     /// How many changes of its routing by others were repaired.
     pub repairs: u64,
+    /// The settings in force that concern the host, if they can be told.
+    pub routing: Option<RoutingReport>,
 }
 
 /// A tunnel at one moment.
@@ -51,6 +55,9 @@ pub struct StatusReport {
     /// How many changes that others had made to the tunnel's addresses, routes and rules were repaired.
     #[serde(default)]
     pub repairs: u64,
+    /// The settings in force that concern the host. `None` if the tunnel is about to end, or older than this field.
+    #[serde(default)]
+    pub routing: Option<RoutingReport>,
     /// Counters of all peers together, those removed meanwhile included.
     pub engine: EngineCounters,
     /// Drops by the reason's name; reasons that never occurred are not listed.
@@ -132,6 +139,7 @@ impl From<(&Snapshot, TunnelFacts)> for StatusReport {
             // JSON has no form for a path that is not UTF-8, and one odd byte must not cost the whole report.
             config: facts.config.map(|path| path.to_string_lossy().into_owned().into()),
             repairs: facts.repairs,
+            routing: facts.routing,
             engine: (&snapshot.engine).into(),
             drops: by_name(&snapshot.engine.drops),
             peers: snapshot.peers.iter().map(|peer| PeerReport::new(peer, snapshot.at)).collect(),
@@ -233,6 +241,7 @@ mod tests {
             fwmark: 7,
             config: Some("/etc/adit/adit0.conf".into()),
             repairs: 3,
+            routing: Some(RoutingReport { kill_switch: true, ..RoutingReport::default() }),
         };
         let report = StatusReport::from((&snapshot, facts));
 
@@ -246,6 +255,7 @@ mod tests {
         assert_eq!(json["uptime_s"], 2.5);
         assert_eq!(json["drops"], serde_json::json!({"spoofed_source": 3}));
         assert_eq!(json["repairs"], 3);
+        assert_eq!(json["routing"]["kill_switch"], true);
         assert_eq!(json["engine"]["cookies_sent"], 8);
         assert_eq!(json["peers"][0]["latest_handshake_age_s"], 1.5);
         assert_eq!(json["peers"][0]["handshake_rtt_ms"], 12.5);

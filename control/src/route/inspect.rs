@@ -131,8 +131,8 @@ impl Inspector {
     /// # Errors
     ///
     /// The kernel's refusal, which is an answer too: ENETUNREACH if there is no route, EHOSTUNREACH, EACCES and EINVAL for
-    /// an IPv4 route or a rule that is `unreachable`, `prohibit` and `blackhole`, also EINVAL for a source address that is
-    /// none of the host's. Of IPv6 routes of these kinds the [kind](KernelWay::kind) is told instead.
+    /// a route or a rule that is `unreachable`, `prohibit` and `blackhole`, also EINVAL or ENETUNREACH for an IPv4 source
+    /// address that is none of the host's.
     pub async fn way(&self, query: &Query) -> Result<KernelWay, Reason> {
         way::ask(&self.netlink, query).await
     }

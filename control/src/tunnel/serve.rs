@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use adit_core::{Command, CommandError};
 use adit_tun::handle::PumpCommand;
@@ -9,7 +10,7 @@ use adit_tun::socket::BindError;
 use tokio::task::JoinHandle;
 
 use super::{Kind, Shared, TunnelError};
-use crate::api::{ApiError, ApiHandler, ApiServer, ErrorCode, StatusReport, TunnelFacts};
+use crate::api::{ApiError, ApiHandler, ApiServer, ErrorCode, RoutingReport, StatusReport, TunnelFacts};
 use crate::uapi::{GetReply, SetRequest, UapiErrno, UapiHandler, UapiServer};
 
 /// Both servers at work; dropping this ends them and removes their sockets.
@@ -85,6 +86,11 @@ impl Shared {
 impl ApiHandler for Shared {
     async fn status(&self) -> Result<StatusReport, ApiError> {
         let snapshot = self.snapshot().await.map_err(|error| api_error(&error))?;
+        // A reload may hold the state for as long as names take to resolve, and a status must not wait for that.
+        let state = tokio::time::timeout(STATE_PATIENCE, self.state.lock()).await.ok();
+        let routing = state.as_ref().and_then(|state| state.as_ref());
+        let routing = routing.map(|state| RoutingReport::new(&state.config.interface, &state.settings));
+        drop(state);
         let facts = TunnelFacts {
             name: self.name.clone(),
             pid: std::process::id(),
@@ -93,6 +99,7 @@ impl ApiHandler for Shared {
             fwmark: self.fwmark.load(Ordering::Relaxed),
             config: Some(self.path.clone()),
             repairs: self.repairs.load(Ordering::Relaxed),
+            routing,
         };
         Ok(StatusReport::from((&snapshot.engine, facts)))
     }
@@ -116,6 +123,9 @@ impl ApiHandler for Shared {
         told.map_or(Ok(()), |outcome| outcome.clone().unwrap_or(Ok(())))
     }
 }
+
+/// How long a status waits for a change that is under way, before it leaves out what that may change.
+const STATE_PATIENCE: Duration = Duration::from_millis(500);
 
 fn errno(error: &TunnelError) -> UapiErrno {
     match error {

@@ -20,10 +20,10 @@ use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
 use super::{Directories, Options, Progress, Shared, State, Tunnel, TunnelError, hooks, timestamp};
 use crate::api::ApiServer;
-use crate::config::{Config, Table};
+use crate::config::Config;
 use crate::journal::Entry;
 use crate::route::{self, Applied, Monitor};
-use crate::settings::{RouteTable, Settings, Wanted};
+use crate::settings::{Settings, Wanted};
 use crate::uapi::UapiServer;
 
 /// The MTU until the underlay's is known, in bytes: 1500 less WireGuard's overhead over IPv6.
@@ -222,11 +222,7 @@ pub(super) fn settings_of(config: &Config, resolved: &Resolved) -> Settings {
         kill_switch: interface.kill_switch,
         names_dns_servers: !interface.dns.is_empty(),
         mtu: interface.mtu,
-        table: match interface.table {
-            Table::Auto => RouteTable::Auto,
-            Table::Off => RouteTable::Off,
-            Table::Number(number) => RouteTable::Number(number),
-        },
+        table: interface.table.into(),
         fwmark: interface.fwmark,
         endpoints: resolved.all(config),
     })
