@@ -162,11 +162,14 @@ pub struct Answer {
     pub way: Known<KernelWay>,
 }
 
+/// A journal with all that it holds.
+pub type Recorded = (JournalState, Vec<Entry>);
+
 /// What is known about a host's tunnels that do not run.
 #[derive(Debug, Clone, Default)]
 pub struct HostFacts {
-    /// The journals that there are, with all that they hold, by the tunnel's name.
-    pub journals: Vec<(String, Known<(JournalState, Vec<Entry>)>)>,
+    /// The journals that there are, by the tunnel's name.
+    pub journals: Vec<(String, Known<Recorded>)>,
     /// What the kernel has.
     pub kernel: Option<Kernel>,
     /// The tunnels that have a table of nftables.

@@ -19,7 +19,7 @@ mod sample;
 use serde::Serialize;
 
 pub use facts::{
-    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question,
+    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question, Recorded,
 };
 pub use gather::{gather, gather_host};
 

@@ -298,6 +298,7 @@ fn report() -> StatusReport {
         mtu: 1420,
         config: Some("/etc/wireguard/wg0.conf".into()),
         repairs: 0,
+        routing: None,
         engine: EngineCounters { handshakes_sent: 1, ..EngineCounters::default() },
         drops: std::collections::BTreeMap::new(),
         peers: vec![peer],
