@@ -6,6 +6,8 @@ mod check;
 #[cfg(target_os = "linux")]
 mod control;
 mod demo;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod failure;
 mod keys;
 mod locate;
@@ -72,6 +74,7 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
         Command::Reload(options) => control::reload(&options),
         Command::Recover(options) => control::recover_all(&options),
         Command::Status(options) => status::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         other => Err(failure::Failure::failed(format!("{other:?} has nothing to do with tunnels"))),
     }
 }

@@ -93,10 +93,12 @@ impl Severity {
     }
 }
 
-/// Judges a tunnel.
+/// Judges a tunnel. Of one whose daemon is gone only that is told: all else follows from it.
 #[must_use]
 pub fn examine(facts: &Facts) -> Report {
-    Report { tunnel: Some(facts.name.clone()), findings: run(checks::TABLE, facts) }
+    let is_gone = matches!(facts.daemon, Daemon::Gone);
+    let table = if is_gone { checks::TABLE.get(..1).unwrap_or_default() } else { checks::TABLE };
+    Report { tunnel: Some(facts.name.clone()), findings: run(table, facts) }
 }
 
 /// Judges what is left on a host by tunnels that do not run.
@@ -172,4 +174,76 @@ fn run<F>(table: &[Check<F>], facts: &F) -> Vec<Finding> {
         }
     }
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(report: &Report) -> Vec<&'static str> {
+        report.findings.iter().map(|finding| finding.check).collect()
+    }
+
+    #[test]
+    fn a_healthy_tunnel_passes_every_check_and_each_is_told_once() {
+        let report = examine(&sample::full());
+        assert_eq!(report.worst(), Severity::Ok, "{report:#?}");
+        let all: Vec<&str> = checks::TABLE.iter().map(|check| check.name).collect();
+        assert_eq!(names(&report), all);
+    }
+
+    #[test]
+    fn names_are_kebab_case_and_told_apart() {
+        let all = checks::TABLE.iter().map(|check| (check.name, check.fine));
+        let all: Vec<_> = all.chain(leftovers::TABLE.iter().map(|check| (check.name, check.fine))).collect();
+        for (index, (name, fine)) in all.iter().enumerate() {
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+                "{name}"
+            );
+            assert!(fine.ends_with('.'), "{fine}");
+            assert!(!all[..index].iter().any(|(other, _)| other == name), "{name} twice");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_a_note_and_never_fine() {
+        let mut facts = sample::full();
+        let why = || "not permitted".to_owned();
+        facts.kernel = Err(why());
+        facts.journal = Err(why());
+        facts.firewall = Err(why());
+        facts.daemon = Daemon::Forbidden(why());
+        facts.in_force.is_recorded = false;
+        let report = examine(&facts);
+        assert_eq!(report.worst(), Severity::Note, "{report:#?}");
+        for check in ["daemon", "journal", "handshake", "device", "rules", "kill-switch", "loop", "leak", "mtu"] {
+            let found: Vec<_> = report.findings.iter().filter(|finding| finding.check == check).collect();
+            let [Finding { severity: Severity::Note, what, .. }] = found.as_slice() else {
+                panic!("{check}: {found:?}")
+            };
+            assert!(what.contains("not permitted"), "{check}: {what}");
+        }
+    }
+
+    #[test]
+    fn of_a_tunnel_that_is_gone_only_that_is_told() {
+        let mut facts = sample::full();
+        facts.daemon = Daemon::Gone;
+        facts.kernel = Ok(Kernel::default());
+        let report = examine(&facts);
+        assert_eq!((names(&report), report.worst()), (vec!["daemon"], Severity::Problem));
+    }
+
+    #[test]
+    fn a_report_has_the_documented_form() {
+        let mut facts = sample::full();
+        facts.daemon = Daemon::Gone;
+        let json = serde_json::to_value(examine(&facts)).unwrap();
+        assert_eq!(json["tunnel"], "wg0");
+        let finding = &json["findings"][0];
+        assert_eq!((&finding["check"], &finding["severity"]), (&"daemon".into(), &"problem".into()));
+        assert_eq!(finding["command"], "adit recover wg0");
+        assert!(finding["what"].is_string() && finding["means"].is_string() && finding["mend"].is_string());
+    }
 }

@@ -9,8 +9,11 @@ use crate::settings::Family;
 /// Whether nothing leaves but by the tunnel, if that was asked for.
 pub(super) fn kill_switch(facts: &Facts) -> Known<Vec<Trouble>> {
     let asked = facts.config.as_ref().is_ok_and(|config| config.interface.kill_switch);
+    if !facts.in_force.is_recorded {
+        return Err(unrecorded(facts));
+    }
     let Some(firewall) = facts.in_force.firewall.as_ref().filter(|_| facts.in_force.kill_switch()) else {
-        return Ok(if asked && facts.in_force.is_recorded {
+        return Ok(if asked {
             vec![
                 Trouble::problem("The file asks for a kill switch, and the tunnel runs without one.")
                     .means("Traffic that does not go into the tunnel leaves in the clear.")
@@ -29,7 +32,9 @@ pub(super) fn kill_switch(facts: &Facts) -> Known<Vec<Trouble>> {
 pub(super) fn reply_protection(facts: &Facts) -> Known<Vec<Trouble>> {
     let means = "Whoever is on the underlay can send packets to the tunnel's addresses.";
     let in_force = &facts.in_force;
-    let full = in_force.rules.iter().any(|rule| rule.family == Family::Ipv4) || !in_force.rules.is_empty();
+    if !in_force.is_recorded {
+        return Err(unrecorded(facts));
+    }
     match in_force.firewall.as_ref().filter(|firewall| firewall.reply_protection) {
         // The other check tells of the same table.
         Some(_) if in_force.kill_switch() => Ok(Vec::new()),
@@ -37,7 +42,7 @@ pub(super) fn reply_protection(facts: &Facts) -> Known<Vec<Trouble>> {
             .map(|what| broken(facts, Trouble::warning(what), means))
             .into_iter()
             .collect()),
-        None if full && in_force.is_recorded => Ok(vec![
+        None if !in_force.rules.is_empty() => Ok(vec![
             Trouble::warning("The tunnel was brought up without the protection by nftables that wg-quick gives.")
                 .means(means)
                 .mend("Install nftables (the package `nftables`), then take the tunnel down and bring it up again.")
@@ -74,8 +79,8 @@ pub(super) fn reverse_path(facts: &Facts) -> Known<Vec<Trouble>> {
         |device: &String| number(facts, "all", "src_valid_mark").max(number(facts, device, "src_valid_mark")) != 0;
     let table = firewall::table_name(&facts.name);
     let unprotected = match (in_force.firewall.as_ref().filter(|f| f.reply_protection), &facts.firewall) {
+        (_, Err(why)) => return Err(why.clone()),
         (Some(_), Ok(FirewallState::InForce)) => None,
-        (Some(_), Err(why)) => return Err(why.clone()),
         _ => Some(format!("nothing marks the answers, as the nftables table inet {table} does not")),
     };
     let reason = match unprotected {
@@ -90,6 +95,11 @@ pub(super) fn reverse_path(facts: &Facts) -> Known<Vec<Trouble>> {
             .mend("Make the filter loose on that interface.")
             .command(format!("sysctl -w net/ipv4/conf/{first}/rp_filter=2")),
     ])
+}
+
+/// Why it is not known what was applied.
+fn unrecorded(facts: &Facts) -> String {
+    facts.journal.as_ref().err().cloned().unwrap_or_else(|| "the tunnel has no journal".into())
 }
 
 /// What is wrong with the tunnel's table of nftables, if something is.
