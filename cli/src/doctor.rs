@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::Path;
 
 use adit_control::doctor::{Daemon, Finding, Report, Severity, examine, examine_host, gather, gather_host};
 use adit_control::socket::{self, socket_path};
 use adit_control::tunnel::Directories;
 use anstream::{AutoStream, ColorChoice};
 use owo_colors::{AnsiColors, OwoColorize};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::args::Doctor;
 use crate::control::{block_on, not_running};
@@ -22,13 +21,13 @@ pub(crate) fn run(options: &Doctor) -> Outcome {
     let reports = block_on(async {
         match &options.name {
             Some(name) => Ok(vec![one(&directories, &crate::locate::name(name)?).await?]),
-            None => all(&directories).await,
+            None => Ok(all(&directories).await),
         }
     })?;
     let problems: usize = reports.iter().map(|report| report.count(Severity::Problem)).sum();
     let text = if options.json {
-        let document = json!({ "problems": problems, "reports": reports });
-        format!("{document:#}\n")
+        let document = Document { problems, reports: &reports };
+        serde_json::to_string_pretty(&document).map_err(Failure::failed)? + "\n"
     } else {
         let symbols = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
         shown(&reports, symbols)
@@ -53,10 +52,12 @@ async fn one(directories: &Directories, name: &str) -> Outcome<Report> {
 }
 
 /// Those that run, with or without a socket that answers, and then the host.
-async fn all(directories: &Directories) -> Outcome<Vec<Report>> {
+async fn all(directories: &Directories) -> Vec<Report> {
     let host = gather_host(directories).await;
-    let mut names: BTreeSet<String> = running(&directories.runtime).await?;
-    names.extend(host.journals.iter().filter_map(|(name, journal)| {
+    // If the directory may not be read, the host's report says so.
+    let mut names: BTreeSet<String> =
+        socket::list(&directories.runtime).await.unwrap_or_default().into_iter().collect();
+    names.extend(host.journals.iter().flatten().filter_map(|(name, journal)| {
         let alive = journal.as_ref().is_ok_and(|(state, _)| state.owner_alive);
         alive.then(|| name.clone())
     }));
@@ -69,17 +70,20 @@ async fn all(directories: &Directories) -> Outcome<Vec<Report>> {
         }
     }
     reports.push(examine_host(&host));
-    Ok(reports)
+    reports
 }
 
-async fn running(dir: &Path) -> Outcome<BTreeSet<String>> {
-    Ok(socket::list(dir).await?.into_iter().collect())
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    problems: usize,
+    reports: &'a [Report],
 }
 
 fn shown(reports: &[Report], symbols: bool) -> String {
     let mut text = String::new();
     if reports.iter().all(|report| report.tunnel.is_none()) {
-        text.push_str("no tunnel is up\n\n");
+        text.push_str("no tunnel is seen to be up\n\n");
     }
     for (index, report) in reports.iter().enumerate() {
         if index > 0 {
@@ -211,7 +215,10 @@ mod tests {
     #[test]
     fn a_host_without_tunnels_says_so() {
         let host = Report { tunnel: None, findings: vec![finding("dead-tunnel", Severity::Ok, "None.")] };
-        assert_eq!(plain(&shown(&[host], false)), "no tunnel is up\n\nthis host: all is well\n  ok dead-tunnel\n");
+        assert_eq!(
+            plain(&shown(&[host], false)),
+            "no tunnel is seen to be up\n\nthis host: all is well\n  ok dead-tunnel\n"
+        );
     }
 
     #[test]

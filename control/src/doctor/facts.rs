@@ -166,18 +166,16 @@ pub struct Answer {
 pub type Recorded = (JournalState, Vec<Entry>);
 
 /// What is known about a host's tunnels that do not run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HostFacts {
     /// The journals that there are, by the tunnel's name.
-    pub journals: Vec<(String, Known<Recorded>)>,
+    pub journals: Known<Vec<(String, Known<Recorded>)>>,
     /// What the kernel has.
-    pub kernel: Option<Kernel>,
+    pub kernel: Known<Kernel>,
     /// The tunnels that have a table of nftables.
-    pub firewalls: Option<Vec<String>>,
+    pub firewalls: Known<Vec<String>>,
     /// Control sockets of Adit's that nobody listens on.
-    pub dead_sockets: Vec<String>,
-    /// Why something of these is not known.
-    pub unknown: Vec<String>,
+    pub dead_sockets: Known<Vec<String>>,
 }
 
 impl Facts {

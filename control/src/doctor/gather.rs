@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::facts::{
-    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question,
+    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question, Recorded,
 };
 use super::questions::questions;
 use crate::api::{ApiClient, ClientError, StatusReport};
@@ -66,39 +66,30 @@ pub async fn gather(directories: &Directories, name: &str) -> Facts {
 
 /// Finds out what is left on this host by tunnels that do not run.
 pub async fn gather_host(directories: &Directories) -> HostFacts {
-    let mut facts = HostFacts::default();
     let dir = &directories.runtime;
-    match Journal::list(dir) {
-        Ok(names) => {
-            for name in names {
-                match Journal::load(dir, &name) {
-                    // It may have ended properly since.
-                    Ok(None) => {}
-                    Ok(Some(journal)) => {
-                        let entries = journal.entries().to_vec();
-                        facts.journals.push((name, Ok((state(&journal), entries))));
-                    }
-                    Err(error) => facts.journals.push((name, Err(error.to_string()))),
-                }
-            }
-        }
-        Err(error) => facts.unknown.push(format!("the journals ({error})")),
-    }
-    match kernel().await {
-        Ok(kernel) => facts.kernel = Some(kernel),
-        Err(error) => facts.unknown.push(format!("the kernel's routing ({error})")),
-    }
-    match firewall::tunnels().await {
-        Ok(names) => facts.firewalls = Some(names),
+    let firewalls = match firewall::tunnels().await {
         // Where there is no nftables there is nothing of ours in it.
-        Err(error) if error.is_unavailable() => facts.firewalls = Some(Vec::new()),
-        Err(error) => facts.unknown.push(format!("the firewall ({error})")),
+        Err(error) if error.is_unavailable() => Ok(Vec::new()),
+        result => result.map_err(|error| error.to_string()),
+    };
+    let in_dir = |error: std::io::Error| format!("{}: {error}", dir.display());
+    HostFacts {
+        journals: journals(dir),
+        kernel: kernel().await.map_err(|error| error.to_string()),
+        firewalls,
+        dead_sockets: dead_sockets(dir).await.map_err(in_dir),
     }
-    match dead_sockets(dir).await {
-        Ok(names) => facts.dead_sockets = names,
-        Err(error) => facts.unknown.push(format!("the sockets in {} ({error})", dir.display())),
-    }
-    facts
+}
+
+fn journals(dir: &Path) -> Known<Vec<(String, Known<Recorded>)>> {
+    let names = Journal::list(dir).map_err(|error| error.to_string())?;
+    let read = |name: String| match Journal::load(dir, &name) {
+        Ok(Some(journal)) => Some((name, Ok((state(&journal), journal.entries().to_vec())))),
+        // It has ended properly since.
+        Ok(None) => None,
+        Err(error) => Some((name, Err(error.to_string()))),
+    };
+    Ok(names.into_iter().filter_map(read).collect())
 }
 
 fn state(journal: &Journal) -> JournalState {
@@ -272,6 +263,7 @@ mod tests {
         assert!(matches!(facts.daemon, Daemon::Gone) && facts.journal == Ok(None), "{facts:?}");
         assert_eq!(facts.in_force, InForce::default());
         let host = gather_host(&directories).await;
-        assert!(host.journals.is_empty() && host.dead_sockets.is_empty(), "{host:?}");
+        assert!(host.journals.is_ok_and(|all| all.is_empty()));
+        assert_eq!(host.dead_sockets, Ok(Vec::new()));
     }
 }

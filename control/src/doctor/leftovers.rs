@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::facts::{HostFacts, Known, as_ours, key_of_found, key_of_recorded};
+use super::facts::{HostFacts, Known, Recorded, as_ours, key_of_found, key_of_recorded};
 use super::{Check, Trouble};
 use crate::journal::Entry;
 use crate::route::inspect::table_name;
@@ -15,12 +15,12 @@ pub(super) const TABLE: &[Check<HostFacts>] = &[
     Check { name: "stray-rule", fine: "There is no policy rule of a tunnel that is gone.", look: rules },
     Check { name: "stray-route", fine: "There is no route of a tunnel that is gone.", look: routes },
     Check { name: "dead-socket", fine: "There is no socket of a tunnel that is gone.", look: sockets },
-    Check { name: "looked-at", fine: "Everything could be looked at.", look: unknown },
+    Check { name: "journals", fine: "All journals can be read.", look: journals },
 ];
 
 fn dead(facts: &HostFacts) -> Known<Vec<Trouble>> {
     let mut troubles = Vec::new();
-    for (name, journal) in &facts.journals {
+    for (name, journal) in all(facts)? {
         let Ok((state, entries)) = journal else { continue };
         if state.owner_alive {
             continue;
@@ -46,8 +46,8 @@ fn dead(facts: &HostFacts) -> Known<Vec<Trouble>> {
 }
 
 fn firewalls(facts: &HostFacts) -> Known<Vec<Trouble>> {
-    let Some(found) = &facts.firewalls else { return Err("the firewall cannot be read".into()) };
-    let known: HashSet<&String> = facts.journals.iter().map(|(name, _)| name).collect();
+    let found = facts.firewalls.as_ref().map_err(Clone::clone)?;
+    let known: HashSet<&String> = all(facts)?.iter().map(|(name, _)| name).collect();
     let stray = found.iter().filter(|name| !known.contains(name));
     Ok(stray
         .map(|name| {
@@ -117,9 +117,11 @@ fn routes(facts: &HostFacts) -> Known<Vec<Trouble>> {
 }
 
 fn sockets(facts: &HostFacts) -> Known<Vec<Trouble>> {
-    let known: HashSet<&String> = facts.journals.iter().map(|(name, _)| name).collect();
-    let dead = facts.dead_sockets.iter().filter(|name| !known.contains(name));
+    let dead = facts.dead_sockets.as_ref().map_err(Clone::clone)?;
+    let known: HashSet<&String> = all(facts)?.iter().map(|(name, _)| name).collect();
     Ok(dead
+        .iter()
+        .filter(|name| !known.contains(name))
         .map(|name| {
             Trouble::note(format!("The control socket of {name} is there, and nobody listens on it."))
                 .mend("Remove it; the next start of that tunnel would do so, too.")
@@ -128,22 +130,27 @@ fn sockets(facts: &HostFacts) -> Known<Vec<Trouble>> {
         .collect())
 }
 
-fn unknown(facts: &HostFacts) -> Known<Vec<Trouble>> {
-    let journals = facts
-        .journals
-        .iter()
-        .filter_map(|(name, journal)| journal.as_ref().err().map(|why| format!("the journal of {name} ({why})")));
-    let all: Vec<String> = facts.unknown.iter().cloned().chain(journals).collect();
-    Ok(all.into_iter().map(|what| Trouble::note(format!("This could not be looked at: {what}."))).collect())
+fn journals(facts: &HostFacts) -> Known<Vec<Trouble>> {
+    let unreadable = all(facts)?.iter().filter_map(|(name, journal)| Some((name, journal.as_ref().err()?)));
+    Ok(unreadable
+        .map(|(name, why)| {
+            Trouble::warning(format!("The journal of {name} cannot be read: {why}."))
+                .means("What that tunnel has changed cannot be undone by Adit.")
+                .mend("If it needs other rights or another version of Adit, use these; if it is damaged, undo by hand.")
+        })
+        .collect())
+}
+
+fn all(facts: &HostFacts) -> Known<&Vec<(String, Known<Recorded>)>> {
+    facts.journals.as_ref().map_err(Clone::clone)
 }
 
 /// What the kernel has and all that journals hold; a journal that cannot be read might hold anything.
 fn complete(facts: &HostFacts) -> Known<(&super::Kernel, Vec<&Entry>)> {
-    let kernel = facts.kernel.as_ref().ok_or("the kernel's routing cannot be read")?;
+    let kernel = facts.kernel.as_ref().map_err(Clone::clone)?;
     let mut recorded = Vec::new();
-    for (name, journal) in &facts.journals {
-        let (state, entries) =
-            journal.as_ref().map_err(|why| format!("the journal of {name} cannot be read: {why}"))?;
+    for (_, journal) in all(facts)? {
+        let (state, entries) = journal.as_ref().map_err(Clone::clone)?;
         recorded.extend(entries.iter().filter(|_| state.is_of_this_host));
     }
     Ok((kernel, recorded))
@@ -180,25 +187,27 @@ mod tests {
         report.findings.into_iter().find(|finding| finding.check == check).unwrap()
     }
 
+    fn state(facts: &mut HostFacts) -> &mut super::super::JournalState {
+        let (_, journal) = facts.journals.as_mut().unwrap().first_mut().unwrap();
+        &mut journal.as_mut().unwrap().0
+    }
+
     #[test]
     fn a_dead_tunnel_is_worse_if_it_keeps_the_host_closed() {
         let mut facts = sample::host();
-        let Ok((state, _)) = &mut facts.journals[0].1 else { panic!() };
-        state.owner_alive = false;
+        state(&mut facts).owner_alive = false;
         assert_eq!(first(&facts, "dead-tunnel").severity, Severity::Warning);
-        let Ok((state, _)) = &mut facts.journals[0].1 else { panic!() };
-        state.keeps_closed = true;
+        state(&mut facts).keeps_closed = true;
         let found = first(&facts, "dead-tunnel");
         assert_eq!((found.severity, found.command.as_deref()), (Severity::Problem, Some("adit recover wg0")));
-        let Ok((state, _)) = &mut facts.journals[0].1 else { panic!() };
-        state.is_of_this_host = false;
+        state(&mut facts).is_of_this_host = false;
         assert_eq!(first(&facts, "dead-tunnel").severity, Severity::Note);
     }
 
     #[test]
     fn what_no_journal_knows_is_stray() {
         let mut facts = sample::host();
-        facts.journals.clear();
+        facts.journals = Ok(Vec::new());
         let found = first(&facts, "stray-firewall");
         assert_eq!(found.command.as_deref(), Some("nft delete table inet adit-wg0"));
         let found = first(&facts, "stray-rule");
@@ -209,19 +218,20 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(found.command.as_deref(), Some("ip -4 route show table 51820 proto 173"));
-        facts.dead_sockets.push("wg0".into());
+        facts.dead_sockets = Ok(vec!["wg0".into()]);
         assert_eq!(first(&facts, "dead-socket").severity, Severity::Note);
     }
 
     #[test]
-    fn a_journal_that_cannot_be_read_might_hold_anything() {
+    fn journals_that_cannot_be_read_might_hold_anything() {
         let mut facts = sample::host();
-        facts.journals[0].1 = Err("not permitted".into());
-        facts.firewalls = None;
-        for check in ["stray-rule", "stray-route", "stray-firewall"] {
+        facts.journals = Ok(vec![("wg0".into(), Err("it is damaged".into()))]);
+        for check in ["stray-rule", "stray-route"] {
             let found = first(&facts, check);
             assert!(found.severity == Severity::Note && found.what.contains("could not be looked at"), "{found:?}");
         }
-        assert!(first(&facts, "looked-at").what.contains("journal of wg0 (not permitted)"));
+        assert!(first(&facts, "journals").what.contains("of wg0 cannot be read: it is damaged"));
+        facts.journals = Err("not permitted".into());
+        assert!(examine_host(&facts).findings.iter().all(|finding| finding.severity == Severity::Note));
     }
 }

@@ -62,11 +62,10 @@ pub(super) fn full() -> Facts {
 /// A host with that tunnel.
 pub(super) fn host() -> HostFacts {
     HostFacts {
-        journals: vec![("wg0".into(), Ok((state(), entries())))],
-        kernel: full().kernel.ok(),
-        firewalls: Some(vec!["wg0".into()]),
-        dead_sockets: Vec::new(),
-        unknown: Vec::new(),
+        journals: Ok(vec![("wg0".into(), Ok((state(), entries())))]),
+        kernel: full().kernel,
+        firewalls: Ok(vec!["wg0".into()]),
+        dead_sockets: Ok(Vec::new()),
     }
 }
 

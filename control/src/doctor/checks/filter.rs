@@ -81,7 +81,7 @@ pub(super) fn reverse_path(facts: &Facts) -> Known<Vec<Trouble>> {
     let unprotected = match (in_force.firewall.as_ref().filter(|f| f.reply_protection), &facts.firewall) {
         (_, Err(why)) => return Err(why.clone()),
         (Some(_), Ok(FirewallState::InForce)) => None,
-        _ => Some(format!("nothing marks the answers, as the nftables table inet {table} does not")),
+        _ => Some(format!("nothing marks the peers' answers: the nftables table inet {table} is not in force")),
     };
     let reason = match unprotected {
         Some(reason) => reason,
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(reverse_path(&facts), Ok(Vec::new()), "the answers are marked");
         facts.firewall = Ok(FirewallState::Changed);
         let found = one(reverse_path(&facts));
-        assert!(found.what.contains("nothing marks the answers"), "{found:?}");
+        assert!(found.what.contains("nothing marks the peers' answers"), "{found:?}");
         assert_eq!(found.command.as_deref(), Some("sysctl -w net/ipv4/conf/eth0/rp_filter=2"));
 
         facts.firewall = Ok(FirewallState::InForce);

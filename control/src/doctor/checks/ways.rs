@@ -106,8 +106,7 @@ pub(super) fn pulled_out(facts: &Facts) -> Known<Vec<Trouble>> {
         let wide = is_wide(route);
         let trouble = if wide { Trouble::problem(what) } else { Trouble::warning(what) };
         let means = if wide {
-            "That is how TunnelVision (CVE-2024-3661) makes a network's DHCP server see a tunnel's traffic; also what other \
-             VPN clients do."
+            "That is how TunnelVision (CVE-2024-3661) shows a tunnel's traffic to the network; other VPN clients do it, too."
         } else {
             "As with wg-quick, what is more specific than the tunnel's default route wins; DHCP can set such routes."
         };
