@@ -110,9 +110,8 @@ fn show(out: &mut String, report: &Report, symbols: bool) -> std::fmt::Result {
         told.push(finding);
         let checks: Vec<&str> = bad.iter().filter(same).map(|finding| finding.check).collect();
         heading(out, finding.severity, &checks, symbols)?;
-        writeln!(out, "      {}", finding.what)?;
-        for line in finding.means.iter().chain(&finding.mend) {
-            writeln!(out, "      {line}")?;
+        for sentence in [Some(&finding.what), finding.means.as_ref(), finding.mend.as_ref()].into_iter().flatten() {
+            wrapped(out, "     ", 5, sentence.split(' '))?;
         }
         if let Some(command) = &finding.command {
             writeln!(out, "        {} {}", "$".dimmed(), command.bold())?;
@@ -138,15 +137,25 @@ fn heading(out: &mut String, severity: Severity, checks: &[&str], symbols: bool)
     let symbol = if symbols { symbol } else { "" };
     let word = format!("{symbol}{}", severity.name());
     write!(out, "  {}", word.color(colour))?;
-    let mut column = 2 + word.chars().count();
-    for (index, check) in checks.iter().enumerate() {
-        let check = if index + 1 < checks.len() { format!("{check},") } else { (*check).to_owned() };
-        if index > 0 && column + 1 + check.len() > WIDTH {
+    wrapped(out, "", 2 + word.chars().count(), checks.join(", ").split(' '))
+}
+
+/// Words with a blank before each, wrapped and indented; `column` is where they begin.
+fn wrapped<'a>(
+    out: &mut String,
+    start: &str,
+    mut column: usize,
+    words: impl Iterator<Item = &'a str>,
+) -> std::fmt::Result {
+    write!(out, "{start}")?;
+    for (index, word) in words.enumerate() {
+        let length = 1 + word.chars().count();
+        if index > 0 && column + length > WIDTH {
             write!(out, "\n     ")?;
             column = 5;
         }
-        write!(out, " {check}")?;
-        column += 1 + check.len();
+        write!(out, " {word}")?;
+        column += length;
     }
     writeln!(out)
 }
@@ -162,7 +171,7 @@ fn verdict(report: &Report) -> String {
     if parts.is_empty() { "all is well".to_owned() } else { parts.join(", ") }
 }
 
-/// Columns of the list of checks.
+/// Columns; commands may be longer, since who copies one wants it whole.
 const WIDTH: usize = 100;
 
 #[cfg(test)]

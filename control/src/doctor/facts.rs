@@ -201,6 +201,14 @@ impl Facts {
         }
     }
 
+    /// Whether the tunnel's endpoints are known.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn endpoints_are_known(&self) -> Known<()> {
+        self.told().map(|_| ()).or_else(|why| self.config.as_ref().map(|_| ()).map_err(|_| why))
+    }
+
     /// The kernel's state, or why it is not known.
     ///
     /// # Errors
@@ -257,8 +265,14 @@ impl InForce {
                 metric: Some(route.metric),
             })
             .collect();
-        let rules = kernel.rules.iter().filter_map(as_ours);
-        let rules = rules.filter(|rule| rule.table != TABLE_MAIN && routes.iter().any(|r| r.table == rule.table));
+        let all: Vec<Rule> = kernel.rules.iter().filter_map(as_ours).collect();
+        let leads = |rule: &Rule| rule.table != TABLE_MAIN && routes.iter().any(|route| route.table == rule.table);
+        // The one that looks at main first stands directly before.
+        let pair = |rule: &Rule| {
+            let partner = |other: &&Rule| other.family == rule.family && other.priority == rule.priority + 1;
+            rule.target == Target::SuppressDefault && all.iter().find(partner).is_some_and(leads)
+        };
+        let rules = all.iter().filter(|rule| leads(rule) || pair(rule)).cloned();
         let addresses = kernel.addresses.iter().filter(|found| found.device == device);
         let addresses = addresses.map(|found| Address { device: device.clone(), address: found.address });
         Self { rules: rules.collect(), addresses: addresses.collect(), routes, device: Some(device), ..Self::default() }
@@ -306,10 +320,14 @@ impl InForce {
         })
     }
 
-    /// Whether everything of a family goes into the tunnel.
+    /// Whether everything of a family goes into the tunnel: by a default route, or by both halves.
     #[must_use]
     pub fn is_full(&self, family: Family) -> bool {
-        self.carried().any(|route| route.destination.prefix_len() == 0 && Family::of(&route.destination) == family)
+        let of_length = |length| {
+            let nets = self.carried().map(|route| &route.destination);
+            nets.filter(|net| net.prefix_len() == length && Family::of(net) == family).count()
+        };
+        of_length(0) > 0 || of_length(1) == 2
     }
 
     /// Whether the tunnel has routes of a family that the kernel comes to.
@@ -409,3 +427,33 @@ pub(super) fn key_of_recorded(route: &Route) -> RouteKey {
 
 /// What the kernel takes for "no metric" (IP6_RT_PRIO_USER, linux/ipv6_route.h).
 const IPV6_METRIC: u32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::sample;
+
+    #[test]
+    fn what_is_seen_in_the_kernel_is_what_the_journal_would_say_of_ways() {
+        let facts = sample::full();
+        let seen = InForce::seen(facts.kernel.as_ref().unwrap(), "wg0");
+        assert!(!seen.is_recorded && seen.main_first());
+        assert_eq!(seen.rules, facts.in_force.rules);
+        assert_eq!((seen.mark(), seen.table()), (Some(51820), Some(51820)));
+        for family in [Family::Ipv4, Family::Ipv6] {
+            assert!(seen.is_full(family));
+        }
+        assert_eq!(InForce::seen(facts.kernel.as_ref().unwrap(), "wg1"), InForce::default());
+    }
+
+    #[test]
+    fn two_halves_are_a_full_tunnel_and_one_is_not() {
+        let mut in_force = sample::full().in_force;
+        in_force.routes.retain(|route| route.destination.prefix_len() > 0);
+        let half = |net: &str| Route { destination: net.parse().unwrap(), table: TABLE_MAIN, ..sample::into_tunnel() };
+        in_force.routes.push(half("0.0.0.0/1"));
+        assert!(!in_force.is_full(Family::Ipv4));
+        in_force.routes.push(half("128.0.0.0/1"));
+        assert!(in_force.is_full(Family::Ipv4) && !in_force.is_full(Family::Ipv6));
+    }
+}

@@ -1,6 +1,6 @@
 //! Finds out what is so. Nothing is changed; what cannot be seen is noted with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -73,9 +73,12 @@ pub async fn gather_host(directories: &Directories) -> HostFacts {
         result => result.map_err(|error| error.to_string()),
     };
     let in_dir = |error: std::io::Error| format!("{}: {error}", dir.display());
+    // A tunnel that starts or ends meanwhile has its journal either before or after.
+    let before = journals(dir);
+    let kernel = kernel().await.map_err(|error| error.to_string());
     HostFacts {
-        journals: journals(dir),
-        kernel: kernel().await.map_err(|error| error.to_string()),
+        journals: before.and_then(|before| Ok(merged(before, journals(dir)?))),
+        kernel,
         firewalls,
         dead_sockets: dead_sockets(dir).await.map_err(in_dir),
     }
@@ -90,6 +93,25 @@ fn journals(dir: &Path) -> Known<Vec<(String, Known<Recorded>)>> {
         Err(error) => Some((name, Err(error.to_string()))),
     };
     Ok(names.into_iter().filter_map(read).collect())
+}
+
+/// All that stood in journals at one of two times, with the state that they had last.
+fn merged(
+    before: Vec<(String, Known<Recorded>)>,
+    mut after: Vec<(String, Known<Recorded>)>,
+) -> Vec<(String, Known<Recorded>)> {
+    for (name, journal) in before {
+        match after.iter_mut().find(|(other, _)| *other == name) {
+            None => after.push((name, journal)),
+            Some((_, Ok((_, entries)))) => {
+                let known: HashSet<Entry> = entries.iter().cloned().collect();
+                let former = journal.into_iter().flat_map(|(_, former)| former);
+                entries.extend(former.filter(|entry| !known.contains(entry)));
+            }
+            Some((_, Err(_))) => {}
+        }
+    }
+    after
 }
 
 fn state(journal: &Journal) -> JournalState {
@@ -252,6 +274,32 @@ mod tests {
     fn only_a_stopped_process_is_stopped() {
         assert!(!is_stopped(std::process::id()));
         assert!(!is_stopped(u32::MAX));
+    }
+
+    #[test]
+    fn what_was_in_a_journal_at_either_time_counts() {
+        let socket = |path: &str| Entry::Socket { path: path.into() };
+        let state = |owner_alive| JournalState {
+            path: "/run/adit/wg0.journal".into(),
+            pid: 1,
+            owner_alive,
+            is_of_this_host: true,
+            keeps_closed: false,
+        };
+        let before = vec![
+            ("ended".to_owned(), Ok((state(true), vec![socket("a")]))),
+            ("stays".to_owned(), Ok((state(true), vec![socket("b"), socket("c")]))),
+        ];
+        let after = vec![
+            ("stays".to_owned(), Ok((state(false), vec![socket("c")]))),
+            ("started".to_owned(), Ok((state(true), vec![socket("d")]))),
+        ];
+        let expected = vec![
+            ("stays".to_owned(), Ok((state(false), vec![socket("c"), socket("b")]))),
+            ("started".to_owned(), Ok((state(true), vec![socket("d")]))),
+            ("ended".to_owned(), Ok((state(true), vec![socket("a")]))),
+        ];
+        assert_eq!(merged(before, after), expected);
     }
 
     #[tokio::test]

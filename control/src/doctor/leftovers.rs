@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::facts::{HostFacts, Known, Recorded, as_ours, key_of_found, key_of_recorded};
-use super::{Check, Trouble};
+use super::{Check, Trouble, option};
 use crate::journal::Entry;
 use crate::route::inspect::table_name;
 use crate::settings::Family;
@@ -81,10 +81,9 @@ fn rules(facts: &HostFacts) -> Known<Vec<Trouble>> {
 
 fn routes(facts: &HostFacts) -> Known<Vec<Trouble>> {
     let (kernel, recorded) = complete(facts)?;
-    let known: HashSet<_> = recorded
-        .iter()
-        .filter_map(|entry| if let Entry::Route(route) = entry { Some(key_of_recorded(route)) } else { None })
-        .collect();
+    let recorded = recorded.iter().filter_map(|entry| if let Entry::Route(it) = entry { Some(it) } else { None });
+    let used: HashSet<_> = recorded.clone().map(|route| (Family::of(&route.destination), route.table)).collect();
+    let known: HashSet<_> = recorded.map(key_of_recorded).collect();
     let ours = kernel.routes.iter().filter(|route| route.is_ours);
     let mut stray: HashMap<(Family, u32), (usize, String)> = HashMap::new();
     for route in ours.filter(|route| !known.contains(&key_of_found(route))) {
@@ -106,11 +105,13 @@ fn routes(facts: &HostFacts) -> Known<Vec<Trouble>> {
                 ),
             };
             let trouble = Trouble::warning(what).means("Traffic to these destinations may go nowhere.");
-            if count == 1 {
-                trouble.mend("Delete it.").command(format!("ip {} route delete {first} table {table}", option(family)))
-            } else {
-                let command = format!("ip {} route show table {table} proto {}", option(family), ADIT);
-                trouble.mend("Look at them, and delete those that are not needed.").command(command)
+            let option = option(family);
+            match count {
+                1 => trouble.mend("Delete it.").command(format!("ip {option} route delete {first} table {table}")),
+                _ if !used.contains(&(family, table)) => {
+                    trouble.mend("Delete them.").command(format!("ip {option} route flush table {table} proto {ADIT}"))
+                }
+                _ => trouble.mend(format!("Look at them (`ip {option} route show table {table} proto {ADIT}`).")),
             }
         })
         .collect())
@@ -158,13 +159,6 @@ fn complete(facts: &HostFacts) -> Known<(&super::Kernel, Vec<&Entry>)> {
 
 fn changes(count: usize) -> String {
     if count == 1 { "1 change".into() } else { format!("{count} changes") }
-}
-
-fn option(family: Family) -> &'static str {
-    match family {
-        Family::Ipv4 => "-4",
-        Family::Ipv6 => "-6",
-    }
 }
 
 /// Adit's protocol number, as ip(8) takes it.
@@ -217,7 +211,7 @@ mod tests {
             found.severity == Severity::Warning && found.what.contains("2 IPv4 routes in table 51820"),
             "{found:?}"
         );
-        assert_eq!(found.command.as_deref(), Some("ip -4 route show table 51820 proto 173"));
+        assert_eq!(found.command.as_deref(), Some("ip -4 route flush table 51820 proto 173"));
         facts.dead_sockets = Ok(vec!["wg0".into()]);
         assert_eq!(first(&facts, "dead-socket").severity, Severity::Note);
     }

@@ -18,6 +18,8 @@ mod sample;
 
 use serde::Serialize;
 
+use crate::settings::Family;
+
 pub use facts::{
     Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question, Recorded,
 };
@@ -105,6 +107,14 @@ pub fn examine(facts: &Facts) -> Report {
 #[must_use]
 pub fn examine_host(facts: &HostFacts) -> Report {
     Report { tunnel: None, findings: run(leftovers::TABLE, facts) }
+}
+
+/// The option of ip(8) for a family.
+fn option(family: Family) -> &'static str {
+    match family {
+        Family::Ipv4 => "-4",
+        Family::Ipv6 => "-6",
+    }
 }
 
 /// A check: its name, what is true if it finds nothing, and how it looks.

@@ -163,6 +163,11 @@ pub(super) fn rule(priority: u32, table: u32) -> KernelRule {
     }
 }
 
+/// A route into the tunnel.
+pub(super) fn into_tunnel() -> Route {
+    Route { destination: "0.0.0.0/0".parse().unwrap(), table: OWN, via: Via::Device(device()), metric: None }
+}
+
 fn device() -> Device {
     Device { name: "wg0".into(), index: TUNNEL }
 }

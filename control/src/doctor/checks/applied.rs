@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::super::Trouble;
 use super::super::facts::{Facts, InForce, Known, as_ours, key_of_found, key_of_recorded};
-use super::{option, repair, some};
+use super::super::{Trouble, option};
+use super::{repair, some};
 use crate::journal::{Route, Target, Via};
 
 /// Whether the device is there, is the tunnel's, and is up.

@@ -139,6 +139,7 @@ fn has_have(count: usize, noun: &str) -> String {
 /// Whether the underlay has a way to the endpoints.
 pub(super) fn endpoint(facts: &Facts) -> Known<Vec<Trouble>> {
     facts.kernel()?;
+    facts.endpoints_are_known()?;
     let ours = facts.answers.iter().filter(|answer| answer.question.purpose == Purpose::Endpoint);
     let refused = ours.filter_map(|answer| Some((answer.question.to, answer.way.as_ref().err()?)));
     let troubles = refused.map(|(to, why)| {
@@ -148,7 +149,6 @@ pub(super) fn endpoint(facts: &Facts) -> Known<Vec<Trouble>> {
             .mend(format!(
                 "Connect to a network that has {family}, or give the peer an endpoint of the other family in the file."
             ))
-            .command(format!("ip route get {} mark {:#x}", to.ip(), facts.mark()))
     });
     Ok(troubles.collect())
 }
@@ -272,6 +272,10 @@ mod tests {
         let mut facts = full();
         facts.answers[0].way = Err("Network is unreachable".into());
         let found = endpoint(&facts).unwrap();
+        facts.daemon = Daemon::Forbidden("not permitted".into());
+        assert!(endpoint(&facts).is_ok(), "the file tells them");
+        facts.config = Err("not permitted".into());
+        assert!(endpoint(&facts).is_err(), "nobody tells them");
         assert!(found[0].what.contains("198.51.100.9:51820") && found[0].what.contains("unreachable"), "{found:?}");
     }
 

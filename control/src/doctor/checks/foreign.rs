@@ -3,8 +3,8 @@
 use ipnet::IpNet;
 
 use super::super::facts::{Facts, Kernel, Known, as_ours, is_narrow};
-use super::super::{Severity, Trouble};
-use super::{option, some};
+use super::super::{Severity, Trouble, option};
+use super::some;
 use crate::journal::Via;
 use crate::route::inspect::{KernelRoute, KernelRule, RouteKind, RuleAction};
 use crate::settings::{Family, TABLE_LOCAL, TABLE_MAIN};
@@ -96,12 +96,14 @@ fn judge(facts: &Facts, kernel: &Kernel, rule: &KernelRule) -> Option<Trouble> {
     if is_narrow(rule) || (rule.mark.is_some() && !rule.is_inverted) {
         return None;
     }
-    let ours: Vec<IpNet> = facts
+    let mut ours: Vec<IpNet> = facts
         .in_force
         .carried()
         .map(|route| route.destination)
         .filter(|net| Family::of(net) == rule.family && rule.to.is_none_or(|to| meet(&to, net)))
         .collect();
+    // With the shortest first, most of what meets one of them is found at once.
+    ours.sort_unstable_by_key(IpNet::prefix_len);
     let taken = match rule.action {
         _ if ours.is_empty() => return None,
         RuleAction::Lookup(TABLE_MAIN) if facts.in_force.main_first() || facts.in_force.rules.is_empty() => {

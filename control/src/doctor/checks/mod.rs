@@ -70,14 +70,6 @@ fn repair(facts: &Facts) -> (String, String) {
     }
 }
 
-/// The family's option of ip(8).
-fn option(family: crate::settings::Family) -> &'static str {
-    match family {
-        crate::settings::Family::Ipv4 => "-4",
-        crate::settings::Family::Ipv6 => "-6",
-    }
-}
-
 /// The first few of many things, in words.
 fn some<T: std::fmt::Display>(things: &[T]) -> String {
     const SHOWN: usize = 4;

@@ -23,6 +23,7 @@ pub(super) fn mtu(facts: &Facts) -> Known<Vec<Trouble>> {
                 .command(format!("adit reload {}", facts.name)),
         ]);
     }
+    facts.endpoints_are_known()?;
     let narrowest = narrowest(facts);
     let Some((to, path)) = narrowest else { return Ok(Vec::new()) };
     let room = path.saturating_sub(overhead(to));

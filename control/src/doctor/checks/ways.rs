@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::super::Trouble;
 use super::super::facts::{Answer, Facts, Kernel, Known, Purpose};
-use super::{option, repair, some};
+use super::super::{Trouble, option};
+use super::{repair, some};
 use crate::route::inspect::KernelRoute;
 use crate::settings::{Family, TABLE_MAIN};
 
 /// Whether the tunnel's own datagrams come back into it.
 pub(super) fn endless(facts: &Facts) -> Known<Vec<Trouble>> {
     facts.kernel()?;
+    facts.endpoints_are_known()?;
     let index = facts.index();
     let into = |answer: &&Answer| {
         let device = answer.way.as_ref().ok().and_then(|way| way.device.as_ref());
@@ -120,12 +121,9 @@ pub(super) fn pulled_out(facts: &Facts) -> Known<Vec<Trouble>> {
         near.iter().map(|route| route.destination).filter(|net| !adit_core::route::trusted_local(net)).collect();
     if !public.is_empty() {
         troubles.push(
-            Trouble::note(format!(
-                "The connected network {} passes the tunnel by, and is a public one.",
-                some(&public)
-            ))
-            .means("A hostile network can hand out such addresses to see traffic to them (TunnelCrack).")
-            .mend("If you do not trust the network, write `ExcludeLocalNetworks = on` into the file and reload."),
+            Trouble::note(format!("Connected networks with public addresses pass the tunnel by: {}.", some(&public)))
+                .means("A hostile network can hand out such addresses to see traffic to them (TunnelCrack).")
+                .mend("If you do not trust the network, write `ExcludeLocalNetworks = on` into the file and reload."),
         );
     }
     Ok(troubles)
@@ -166,8 +164,7 @@ pub(super) fn default_route(facts: &Facts) -> Known<Vec<Trouble>> {
             troubles.push(
                 Trouble::warning(format!("The {family} default route of the main table {what}."))
                     .means("Neither the tunnel's datagrams nor anything beside it may get out this way.")
-                    .mend("Connect the network, or have it configured anew (DHCP).")
-                    .command(format!("ip {} route show default", option(family))),
+                    .mend("Connect the network, or have it configured anew (DHCP)."),
             );
         }
     }
