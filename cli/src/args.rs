@@ -93,6 +93,26 @@ Examples:
     /// Check a configuration and show all its errors at once
     #[command(after_help = crate::check::HELP)]
     Check(Check),
+    /// Tell where packets go and why: which rule decides, which lose, and whether the kernel agrees
+    #[command(after_help = "\
+Examples:
+  adit explain 192.0.2.7                      in the only tunnel that is up
+  adit explain example.com wg0 --proto tcp --port 443
+  adit explain 10.0.0.0/8 ./office.conf       what a file would make of a prefix, part by part
+  adit explain 192.0.2.7 --from 10.0.0.5 wg0  a packet that the host forwards
+  adit explain 192.0.2.7 ./office.conf --os apple
+
+A running tunnel tells its settings itself, which root may ask; a file needs no
+privileges. It ends with 0 whatever becomes of the packets, and with 1 if the
+kernel does something else with them than the tunnel's settings say.")]
+    Explain(Explain),
+    /// Show rules and routes as a tree: what is asked in which order, and which prefix is inside of which
+    #[command(after_help = "\
+Examples:
+  adit routes                    all tables, and the peers of all tunnels that are up
+  adit routes wg0 --all          with the peers of one tunnel, and nothing left out
+  adit routes --json             for programs")]
+    Routes(Routes),
     /// Make a private key
     #[command(after_help = "Example:\n  umask 077; adit genkey | tee private | adit pubkey > public")]
     Genkey,
@@ -212,6 +232,73 @@ pub(crate) struct Check {
     /// A configuration file, or a name to look for in /etc/wireguard and /etc/adit
     #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub(crate) tunnel: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Explain {
+    /// Where packets go: an address, a prefix, or a host name
+    #[arg(value_name = "TARGET", value_hint = ValueHint::Hostname)]
+    pub(crate) target: String,
+    /// A tunnel that is up, or a file; not needed if exactly one tunnel is up
+    #[arg(value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tunnel: Option<String>,
+    /// Where packets come from: an address of this host, or of another whose packets it forwards
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) from: Option<IpAddr>,
+    /// What packets carry
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    pub(crate) proto: Option<Proto>,
+    /// The port that packets go to
+    #[arg(long, value_name = "N", requires = "proto", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Tell what another system would do with this configuration
+    #[arg(long, value_enum, value_name = "SYSTEM")]
+    pub(crate) os: Option<Os>,
+    /// With --os: the configuration has includeAllNetworks
+    #[arg(long, requires = "os")]
+    pub(crate) include_all_networks: bool,
+    /// With --os: the configuration has enforceRoutes
+    #[arg(long, requires = "os")]
+    pub(crate) enforce_routes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What packets carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or ICMPv6.
+    Icmp,
+}
+
+/// A system that is not this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Os {
+    /// A packet tunnel provider on iOS.
+    #[value(alias = "ios")]
+    Apple,
+    /// A packet tunnel provider on macOS.
+    Macos,
+}
+
+/// Options of `routes`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Routes {
+    /// Name the peers of this tunnel only
+    #[arg(value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tunnel: Option<String>,
+    /// Show every route, also of long lists and of the host's own addresses
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -8,6 +8,8 @@ mod control;
 mod demo;
 #[cfg(target_os = "linux")]
 mod doctor;
+#[cfg(target_os = "linux")]
+mod explain;
 mod failure;
 mod keys;
 mod locate;
@@ -16,6 +18,8 @@ mod manual;
 #[cfg(target_os = "linux")]
 mod netns;
 mod progress;
+#[cfg(target_os = "linux")]
+mod routes;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
@@ -75,6 +79,8 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
         Command::Recover(options) => control::recover_all(&options),
         Command::Status(options) => status::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Routes(options) => routes::run(&options),
         other => Err(failure::Failure::failed(format!("{other:?} has nothing to do with tunnels"))),
     }
 }

@@ -347,6 +347,8 @@ mod command_line {
             "reload",
             "recover",
             "check",
+            "explain",
+            "routes",
             "genkey",
             "genpsk",
             "pubkey",

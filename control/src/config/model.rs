@@ -10,6 +10,7 @@ use adit_core::{PeerUpdate, PresharedKey, PrivateKey, PublicKey, Update};
 use ipnet::IpNet;
 
 use super::endpoint::Endpoint;
+use crate::settings::Wanted;
 
 /// A whole configuration: one interface and its peers.
 ///
@@ -91,6 +92,24 @@ pub enum Table {
 }
 
 impl Config {
+    /// What the host must apply for it, given the addresses of its endpoints.
+    #[must_use]
+    pub fn wanted(&self, endpoints: Vec<SocketAddr>) -> Wanted {
+        let interface = &self.interface;
+        Wanted {
+            addresses: interface.addresses.clone(),
+            allowed_ips: self.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect(),
+            excluded_ips: interface.excluded_ips.clone(),
+            exclude_local_networks: interface.exclude_local_networks,
+            kill_switch: interface.kill_switch,
+            names_dns_servers: !interface.dns.is_empty(),
+            mtu: interface.mtu,
+            table: interface.table.into(),
+            fwmark: interface.fwmark,
+            endpoints,
+        }
+    }
+
     /// What the engine must be told to be configured like this, and like nothing else.
     ///
     /// `resolve` gives the address of an endpoint; a peer whose endpoint it does not know is added without one, which

@@ -23,7 +23,7 @@ use crate::api::ApiServer;
 use crate::config::Config;
 use crate::journal::Entry;
 use crate::route::{self, Applied, Monitor};
-use crate::settings::{Settings, Wanted};
+use crate::settings::Settings;
 use crate::uapi::UapiServer;
 
 /// The MTU until the underlay's is known, in bytes: 1500 less WireGuard's overhead over IPv6.
@@ -213,19 +213,7 @@ fn no_link_local_address(name: &str) {
 
 /// The settings that a configuration asks for.
 pub(super) fn settings_of(config: &Config, resolved: &Resolved) -> Settings {
-    let interface = &config.interface;
-    Settings::new(&Wanted {
-        addresses: interface.addresses.clone(),
-        allowed_ips: config.peers.iter().flat_map(|peer| peer.allowed_ips.iter().copied()).collect(),
-        excluded_ips: interface.excluded_ips.clone(),
-        exclude_local_networks: interface.exclude_local_networks,
-        kill_switch: interface.kill_switch,
-        names_dns_servers: !interface.dns.is_empty(),
-        mtu: interface.mtu,
-        table: interface.table.into(),
-        fwmark: interface.fwmark,
-        endpoints: resolved.all(config),
-    })
+    Settings::new(&config.wanted(resolved.all(config)))
 }
 
 /// The mark of the tunnel's own datagrams: the policy rules' if there are any, else the configuration's.
