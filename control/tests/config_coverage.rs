@@ -211,6 +211,19 @@ mod prefixes {
     }
 
     #[test]
+    fn an_endpoint_in_the_networks_of_the_interface_is_told() {
+        let told = |endpoint: &str| {
+            warnings(&file(
+                "Address = 10.9.0.2/24, 10.8.0.1/32",
+                &format!("AllowedIPs = 10.9.0.0/24\nEndpoint = {endpoint}:1"),
+            ))
+        };
+        let loops = told("10.9.0.1");
+        assert!(loops.len() == 1 && loops[0].contains("Endpoint: the endpoint lies in the network"), "{loops:?}");
+        assert!(told("10.8.0.1").is_empty() && told("192.0.2.1").is_empty());
+    }
+
+    #[test]
     fn loopback_and_multicast_are_told() {
         let peer = "AllowedIPs = 0.0.0.0/0, ::/0";
         for net in ["127.0.0.0/8", "127.0.0.53", "::1"] {

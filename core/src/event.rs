@@ -76,13 +76,3 @@ pub enum OffloadSide {
     /// Runs of datagrams, sent in one call.
     Socket,
 }
-
-impl OffloadSide {
-    /// The name in JSON and log lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::Socket => "socket",
-        }
-    }
-}

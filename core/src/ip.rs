@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::offload::checksum;
 use crate::sink::Ecn;
 
 /// Shortest IPv4 header, in bytes (RFC 791 section 3.1).
@@ -109,11 +110,8 @@ pub fn set_ecn(packet: &mut [u8], ecn: Ecn) {
 }
 
 /// Replaces one 16-bit word under an Internet checksum (RFC 1624, equation 3).
-const fn update_checksum(checksum: u16, old: u16, new: u16) -> u16 {
-    let sum = (!checksum) as u32 + (!old) as u32 + new as u32;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !(sum as u16)
+fn update_checksum(checksum: u16, old: u16, new: u16) -> u16 {
+    !checksum::fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
 #[cfg(test)]

@@ -131,7 +131,9 @@ fn a_kill_switch_of_a_split_tunnel_stays_over_a_crash_and_a_lost_device() -> Res
     outside.resumes(SOON)?;
     let mut config = ends.config_a(Some(Triple::B6));
     config.lines.push("KillSwitch = on".to_owned());
-    let mut a = Adit::start(&triple.a, &config)?;
+    let mut a = Adit::launch(&triple.a, &config)?;
+    a.expect_error("warning: KillSwitch: no default route is allowed")?;
+    a.wait_up()?;
     let inside = Probe::start(&triple.a, &triple.b, Ends::B4, STEP)?;
     inside.resumes(SOON)?;
     let capture = Capture::start(&triple.a, Triple::FIRST, &format!("dst host {}", Triple::B4))?;

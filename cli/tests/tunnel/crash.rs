@@ -202,7 +202,7 @@ fn a_second_signal_during_the_way_down_is_harmless() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test"]
-fn a_device_that_is_deleted_ends_the_tunnel_and_its_rules() -> Result<()> {
+fn a_device_that_is_deleted_ends_the_tunnel_and_leaves_the_host_closed() -> Result<()> {
     let host = Host::new("deleted")?;
     host.write(&full_tunnel())?;
     let before = host.snapshot()?;
@@ -211,5 +211,7 @@ fn a_device_that_is_deleted_ends_the_tunnel_and_its_rules() -> Result<()> {
     host.namespace().ip(&format!("link delete {}", host.name))?;
     assert_eq!(up.wait_exit(Duration::from_secs(10))?.code(), Some(1), "{up}");
     assert!(up.output().contains("the device is gone"), "{up}");
-    host.assert_as_before(&before, "after the device's end")
+    assert!(host.namespace().ip("route get 203.0.113.9").is_err(), "a full tunnel stays closed");
+    host.adit(&format!("down {}", host.name))?.success()?;
+    host.assert_as_before(&before, "after down")
 }

@@ -56,6 +56,7 @@ impl<'s> Coverage<'s> {
     /// errors only: a prefix that could not be read is missing here.
     pub(super) fn surprises(&self, interface: &Interface, section: &Section<'_>, format: Format, report: &mut Report) {
         self.families(interface, format, report);
+        self.own_networks(interface, format, report);
         self.special(format, report);
         let place = |key| section.entries.iter().rfind(|entry| entry.key == key).map(|entry| entry.offset);
         let table = place(Key::Table).filter(|_| interface.table != Table::Auto);
@@ -99,6 +100,20 @@ impl<'s> Coverage<'s> {
                      another interface, and the peer would drop them"
                 );
                 report.warning(first.finding(format, message));
+            }
+        }
+    }
+
+    /// An endpoint in a network of the interface itself is looked for behind the tunnel, by whatever mark.
+    fn own_networks(&self, interface: &Interface, format: Format, report: &mut Report) {
+        for endpoint in &self.endpoints {
+            let holds = |net: &&IpNet| net.prefix_len() < net.max_prefix_len() && net.contains(&endpoint.value);
+            if let Some(net) = interface.addresses.iter().find(holds) {
+                let message = format!(
+                    "the endpoint lies in the network of the interface's address {net}: the tunnel's own datagrams \
+                     would be routed into the tunnel, and are dropped there"
+                );
+                report.warning(endpoint.finding(format, message));
             }
         }
     }

@@ -1,11 +1,23 @@
 //! A tunnel's table in the kernel: made, replaced, compared, removed.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::error::FirewallError;
 use super::nft::Nft;
 use super::ruleset::{self, contents, ruleset};
 use super::{Firewall, KillSwitch, listing};
+
+/// What a firewall can be needed for; each needs another part of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// See [`Firewall::reply_protection`].
+    ReplyProtection,
+    /// See [`Firewall::kill_switch`].
+    KillSwitch,
+}
 
 /// Makes the kernel's rules those of `firewall`, in one transaction: before it the old ones hold and after it the new
 /// ones, and nothing else is touched.
@@ -20,20 +32,20 @@ pub async fn apply(firewall: &Firewall) -> Result<(), FirewallError> {
     nft.load(&ruleset(firewall), &[]).await.map(drop)
 }
 
-/// Whether the firewall can be used here, without changing anything: the kernel is asked to prepare a kill switch, and
-/// then to forget it.
+/// Whether a part of the firewall can be used here, without changing anything: the kernel is asked to prepare it, and then
+/// to forget it.
 ///
 /// # Errors
 ///
 /// What is missing: the program, the permission, or the kernel's support.
-pub async fn check() -> Result<(), FirewallError> {
+pub async fn check(part: Part) -> Result<(), FirewallError> {
     let nothing = KillSwitch { excluded: Vec::new(), local: Vec::new(), no_local_dns: false };
     let firewall = Firewall {
         ifname: "check".into(),
         fwmark: 1,
-        addresses: Vec::new(),
-        reply_protection: false,
-        kill_switch: Some(nothing),
+        addresses: vec![IpNet::from(IpAddr::from(Ipv4Addr::LOCALHOST))],
+        reply_protection: part == Part::ReplyProtection,
+        kill_switch: Some(nothing).filter(|_| part == Part::KillSwitch),
     };
     let nft = Nft { action: "use the firewall", limit: TIME_LIMIT };
     nft.load(&ruleset(&firewall), &["-c"]).await.map(drop)

@@ -1,31 +1,26 @@
 //! What keeps a host closed when its tunnel has ended without being taken down: a killed process, a removed device.
 //!
-//! Policy rules, the routes that lead nowhere behind them, the firewall, and what these need. They outlive the tunnel's
-//! device, so that nothing that the tunnel carried leaves in the clear until somebody says so.
+//! Policy rules, the routes that lead nowhere behind them, and what these need. They outlive the tunnel's device, so that
+//! nothing that the tunnel carried leaves in the clear until somebody says so.
 
 use super::error::RouteError;
 use super::netlink::Netlink;
 use super::{check_namespace, revert};
 use crate::journal::{Entry, Journal, Rule, Target, Via};
 
-/// Whether a journal of this boot and network namespace holds something that keeps traffic from leaving in the clear: the
-/// rules of a full tunnel, or a kill switch.
+/// Whether a journal of this boot and network namespace holds something that keeps traffic from leaving in the clear.
 #[must_use]
 pub fn keeps_closed(journal: &Journal) -> bool {
-    let has = |wanted: fn(&Entry) -> bool| journal.entries().iter().any(wanted);
-    let leads_nowhere = has(|entry| matches!(entry, Entry::Rule(_)))
-        && has(|entry| matches!(entry, Entry::Route(route) if route.via == Via::Unreachable));
-    let is_cut = has(|entry| matches!(entry, Entry::Firewall(firewall) if firewall.kill_switch.is_some()));
     let owner = journal.owner();
-    (leads_nowhere || is_cut) && owner.is_of_this_boot() && owner.is_of_this_network_namespace()
+    owner.is_of_this_boot() && owner.is_of_this_network_namespace() && journal.entries().iter().any(stops)
 }
 
-/// The mark that a datagram must carry to pass the rules and the firewall of a journal.
+/// The mark that a datagram must carry to pass the rules of a journal.
 #[must_use]
 pub fn mark_in_force(journal: &Journal) -> Option<u32> {
     journal.entries().iter().find_map(|entry| match entry {
         Entry::Rule(Rule { target: Target::NotMarked(mark), .. }) => Some(*mark),
-        Entry::Firewall(firewall) if firewall.fwmark != 0 => Some(firewall.fwmark),
+        Entry::Firewall(firewall) if firewall.kill_switch.is_some() => Some(firewall.fwmark),
         _ => None,
     })
 }
@@ -41,10 +36,17 @@ pub async fn undo_but_stay_closed(journal: &mut Journal) -> Result<(), RouteErro
     revert(&Netlink::open()?, journal, &open).await
 }
 
+fn stops(entry: &Entry) -> bool {
+    match entry {
+        Entry::Route(route) => route.via == Via::Unreachable,
+        Entry::Firewall(firewall) => firewall.kill_switch.is_some(),
+        _ => false,
+    }
+}
+
 fn is_protective(entry: &Entry) -> bool {
     match entry {
         Entry::Rule(_) | Entry::Sysctl(_) | Entry::Firewall(_) => true,
-        // What says that traffic leaves elsewhere is an exception from the rest, and belongs to it.
         Entry::Route(route) => !matches!(route.via, Via::Device(_)),
         Entry::Link(_) | Entry::Address(_) | Entry::Mtu(_) | Entry::Up(_) | Entry::Socket { .. } => false,
     }

@@ -31,7 +31,7 @@ pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use error::{Reason, RouteError};
 pub use monitor::Monitor;
 
-use crate::firewall;
+use crate::firewall::{self, Part};
 use crate::journal::{Entry, Journal};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
 use link::Link;
@@ -100,13 +100,13 @@ pub async fn apply_with(
     let occasion = Occasion {
         settings,
         link: &link,
-        mtu: choose_mtu(&netlink, settings, &link, numbers).await?,
+        mtu: choose_mtu(&netlink, settings, &link, numbers, journal).await?,
         numbers,
         local: &local_networks(&netlink, settings, &link).await?,
     };
     let plan = plan::changes(&netlink, &occasion, journal).await?;
 
-    let missing = plan::missing(&netlink, &plan, &link).await?;
+    let missing = plan::missing(&netlink, &plan, &link, journal).await?;
     add(&netlink, journal, &plan, &missing, progress).await?;
     let removed = remove_unwanted(&netlink, ifname, journal, &plan).await?;
     Ok(Applied {
@@ -144,16 +144,21 @@ pub async fn pulled_out(ifname: &str, settings: &Settings) -> Result<Vec<PulledO
 /// Leaves the reply protection out where there is no nftables, which is a loss only where the reverse path filter is strict.
 /// A kill switch cannot be left out.
 async fn check_firewall(settings: &mut Settings) -> Result<(), RouteError> {
-    let Some(wanted) = &settings.firewall else { return Ok(()) };
-    match firewall::check().await {
-        Ok(()) => Ok(()),
-        Err(error) if wanted.kill_switch.is_none() && !error.is_permission() => {
-            tracing::warn!(%error, "no protection against forged answers, and none from a strict reverse path filter");
-            settings.firewall = None;
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    let Some(wanted) = &mut settings.firewall else { return Ok(()) };
+    if wanted.kill_switch.is_some() {
+        firewall::check(Part::KillSwitch).await?;
     }
+    if wanted.reply_protection
+        && let Err(error) = firewall::check(Part::ReplyProtection).await
+    {
+        if error.is_permission() {
+            return Err(error.into());
+        }
+        tracing::warn!(%error, "no protection against forged answers, and none from a strict reverse path filter");
+        wanted.reply_protection = false;
+    }
+    settings.firewall.take_if(|wanted| !wanted.reply_protection && wanted.kill_switch.is_none());
+    Ok(())
 }
 
 /// The connected networks that may be reached beside the tunnel, if that is asked for.
@@ -201,6 +206,7 @@ async fn choose_mtu(
     settings: &Settings,
     link: &Link,
     numbers: Option<Numbers>,
+    journal: &Journal,
 ) -> Result<u16, RouteError> {
     let ipv6 = settings.carries(Family::Ipv6);
     match &settings.mtu {
@@ -208,7 +214,10 @@ async fn choose_mtu(
         MtuSource::Fixed(mtu) => Ok(*mtu),
         MtuSource::DeriveFromUnderlay { endpoints, fwmark } => {
             let mark = fwmark.or(numbers.map(|numbers| numbers.fwmark));
-            underlay::mtu(netlink, &link.device, endpoints, mark, ipv6).await
+            let outer = underlay::mtu(netlink, &link.device, endpoints, mark).await?;
+            // While the underlay is away there is nothing to learn, and it most often comes back as it was.
+            let before = plan::recorded_mtu(journal, &link.device).and_then(|mtu| u16::try_from(mtu).ok());
+            Ok(before.filter(|_| outer.is_none()).unwrap_or_else(|| underlay::inner(outer, ipv6)))
         }
     }
 }
@@ -296,7 +305,7 @@ async fn remove_unwanted(
         // With an IPv4 address go the later ones in its network, and with the last one all IPv4 routes of the interface
         // (net/ipv4/devinet.c, fib_frontend.c); with either goes its connected route.
         let link = link::by_name(netlink, ifname).await?;
-        let missing = plan::missing(netlink, plan, &link).await?;
+        let missing = plan::missing(netlink, plan, &link, journal).await?;
         add(netlink, journal, plan, &missing, &mut |_, _| ()).await?;
     }
     removed.map(|()| unwanted.len())

@@ -16,7 +16,7 @@ use super::routes::{self, Key, KeyVia};
 use super::rules::{self, Numbers};
 use super::{address, sysctl};
 use crate::firewall::{self, Firewall, KillSwitch};
-use crate::journal::{Address, Entry, Journal, Mtu, Route, Via};
+use crate::journal::{Address, Device, Entry, Journal, Mtu, Route, Via};
 use crate::settings::{self, Family, Place, Settings, Way};
 
 /// What a plan is made for.
@@ -102,14 +102,22 @@ fn firewall(occasion: &Occasion<'_>) -> Option<Firewall> {
 }
 
 /// The changes of a plan that the host does not show.
-pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> Result<Vec<Entry>, RouteError> {
+///
+/// An MTU that was set before and is another one now is left alone: hooks set it, and what is wrong about a smaller one
+/// is known to whoever wants it.
+pub(super) async fn missing(
+    netlink: &Netlink,
+    plan: &[Entry],
+    link: &Link,
+    journal: &Journal,
+) -> Result<Vec<Entry>, RouteError> {
     let addresses = address::list(netlink, &link.device).await?;
     let mut tables: HashMap<(Family, u32, Option<u32>), HashSet<Key>> = HashMap::new();
     let mut missing = Vec::new();
     for entry in plan {
         let present = match entry {
             Entry::Address(it) => addresses.contains(&it.address),
-            Entry::Mtu(it) => link.mtu == it.value,
+            Entry::Mtu(it) => link.mtu == it.value || recorded_mtu(journal, &it.device) == Some(it.value),
             Entry::Up(_) => link.up,
             Entry::Route(it) => {
                 let key = Key::of(it);
@@ -137,6 +145,14 @@ pub(super) async fn missing(netlink: &Netlink, plan: &[Entry], link: &Link) -> R
         }
     }
     Ok(missing)
+}
+
+/// The MTU that the journal says an interface was given, in bytes.
+pub(super) fn recorded_mtu(journal: &Journal, device: &Device) -> Option<u32> {
+    journal.entries().iter().find_map(|entry| match entry {
+        Entry::Mtu(mtu) if mtu.device == *device => Some(mtu.value),
+        _ => None,
+    })
 }
 
 /// The metric of the route that says "unreachable" behind a full tunnel's default route.

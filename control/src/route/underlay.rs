@@ -16,28 +16,28 @@ use super::{link, routes};
 use crate::journal::Device;
 use crate::settings::{Family, TABLE_MAIN};
 
-/// The MTU for a tunnel whose endpoints are these and whose own packets carry this mark.
+/// The MTU of the underlay, in bytes, for a tunnel whose endpoints are these and whose own packets carry this mark; `None`
+/// if it has no way to any of them and no default route.
 pub(super) async fn mtu(
     netlink: &Netlink,
     tunnel: &Device,
     endpoints: &[SocketAddr],
     fwmark: Option<u32>,
-    carries_ipv6: bool,
-) -> Result<u16, RouteError> {
+) -> Result<Option<u32>, RouteError> {
     let mut smallest: Option<u32> = None;
     for endpoint in endpoints {
         if let Some(mtu) = towards(netlink, tunnel, endpoint, fwmark).await? {
             smallest = Some(smallest.map_or(mtu, |other| other.min(mtu)));
         }
     }
-    let outer = match smallest {
-        Some(mtu) => Some(mtu),
-        None => of_default_route(netlink, tunnel).await?,
-    };
-    Ok(inner(outer, carries_ipv6))
+    match smallest {
+        Some(mtu) => Ok(Some(mtu)),
+        None => of_default_route(netlink, tunnel).await,
+    }
 }
 
-fn inner(outer: Option<u32>, carries_ipv6: bool) -> u16 {
+/// The MTU that an underlay leaves to the tunnel, both in bytes.
+pub(super) fn inner(outer: Option<u32>, carries_ipv6: bool) -> u16 {
     let least = if carries_ipv6 { MIN_IPV6 } else { MIN_IPV4 };
     let inner = outer.unwrap_or(ETHERNET).saturating_sub(OVERHEAD);
     u16::try_from(inner).unwrap_or(u16::MAX).max(least)

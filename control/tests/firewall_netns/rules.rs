@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use adit_control::firewall::{self, Firewall, FirewallError};
+use adit_control::firewall::{self, Firewall, FirewallError, Part};
 use ipnet::{IpNet, Ipv4Net};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -21,7 +21,8 @@ fn foreign_tables_stay_and_removal_leaves_no_trace() {
         let before = nft("list ruleset");
         assert!(!firewall::exists(TUN).await.unwrap());
         firewall::remove(TUN).await.unwrap();
-        firewall::check().await.unwrap();
+        firewall::check(Part::KillSwitch).await.unwrap();
+        firewall::check(Part::ReplyProtection).await.unwrap();
         assert_eq!(nft("list ruleset"), before, "neither a check nor a removal of nothing changes anything");
 
         let everything = Firewall { reply_protection: true, ..open_to(&["192.0.2.0/24", "::/0"], &["10.0.0.0/8"]) };
@@ -135,7 +136,7 @@ fn a_name_that_means_something_to_nftables_is_refused() {
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_host_without_nft_is_told_what_to_install() {
     in_namespace(|_host| async move {
-        firewall::check().await.unwrap();
+        firewall::check(Part::KillSwitch).await.unwrap();
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let folders = std::env::var("PATH").unwrap();
@@ -144,7 +145,9 @@ fn a_host_without_nft_is_told_what_to_install() {
                 mount(None::<&str>, folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
             }
         }
-        for result in [firewall::check().await, firewall::apply(&closed()).await, firewall::remove(TUN).await] {
+        for result in
+            [firewall::check(Part::KillSwitch).await, firewall::apply(&closed()).await, firewall::remove(TUN).await]
+        {
             let error = result.unwrap_err();
             assert!(matches!(error, FirewallError::NoProgram) && error.is_unavailable(), "{error}");
             assert!(error.to_string().contains("install the package `nftables`"), "{error}");
@@ -162,7 +165,7 @@ fn a_process_without_the_capability_is_told_so() {
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
         assert_eq!(changed, 0);
         let results = [
-            firewall::check().await,
+            firewall::check(Part::KillSwitch).await,
             firewall::apply(&closed()).await,
             firewall::remove(TUN).await,
             firewall::is_in_force(&closed()).await.map(drop),

@@ -10,7 +10,7 @@ mod strict;
 
 use adit_control::journal::{Device, Entry, Journal, Target};
 use adit_control::route::{self, RouteError};
-use adit_control::settings::{RouteTable, Wanted};
+use adit_control::settings::{MtuSource, RouteTable, Settings, Wanted};
 
 use host::{SRC_VALID_MARK, TUN, full_tunnel, in_namespace, settings};
 
@@ -313,7 +313,17 @@ fn the_mtu_is_the_underlays_less_eighty() {
         host.ip(&["route", "delete", "default"]);
         host.ip(&["-6", "route", "delete", "default"]);
         let settings = settings(&["10.9.0.2/24"], &[], |_| ());
+        assert_eq!(route::apply(TUN, &settings, &mut journal).await.unwrap().mtu, 1400, "what was known last");
+        route::undo(&mut journal).await.unwrap();
         assert_eq!(route::apply(TUN, &settings, &mut journal).await.unwrap().mtu, 1420);
+
+        // Somebody's own choice stays, until the settings want another one.
+        host.ip(&["link", "set", TUN, "mtu", "1300"]);
+        assert_eq!(route::apply(TUN, &settings, &mut journal).await.unwrap().changed, 0);
+        assert!(host.ip(&["link", "show", TUN]).contains("mtu 1300 "));
+        let settings = Settings { mtu: MtuSource::Fixed(1380), ..settings };
+        route::apply(TUN, &settings, &mut journal).await.unwrap();
+        assert!(host.ip(&["link", "show", TUN]).contains("mtu 1380 "));
     });
 }
 
