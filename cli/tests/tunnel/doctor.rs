@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use adit_tests::process::{self, is_alive};
-use adit_tests::{Pair, eventually};
+use adit_tests::{Namespace, Pair, eventually};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -309,4 +309,45 @@ fn rules_and_tables_that_no_tunnel_has_are_found_on_the_host() -> Result<()> {
     let run = host.adit("doctor")?;
     ensure!(!run.stdout.contains("stray-rule\n      The"), "{run:#?}");
     Ok(())
+}
+
+/// What README.md shows is what is printed, on a host at 192.168.1.20 with nothing but its own name server.
+#[test]
+#[ignore = "needs root: run by cargo xtask test"]
+fn the_diagnosis_in_the_readme_is_real() -> Result<()> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let section = readme.split_once("## Is something wrong?").context("the section is gone")?.1;
+    let block = section.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).context("no block")?;
+    let shown = block.strip_prefix("$ sudo adit doctor wg0\n").context("another command")?;
+
+    let (a, b) = (Namespace::new("readme")?, Namespace::new("gateway")?);
+    a.ip(&format!("link add eth0 type veth peer name eth0 netns {}", b.name()))?;
+    for (side, words) in [
+        (&a, "addr add 192.168.1.20/24 dev eth0"),
+        (&b, "addr add 192.168.1.1/24 dev eth0"),
+        (&b, "addr add 192.0.2.10/32 dev lo"),
+    ] {
+        side.ip(words)?;
+        side.ip("link set eth0 up")?;
+    }
+    a.ip("route add default via 192.168.1.1")?;
+    let patient = Patient { host: Host::within(a)?, gateway: Host::within(b)? };
+    patient.gateway.write(&format!(
+        "Address = 10.9.0.2/24\nListenPort = 51820\n[Peer]\nPublicKey = {}\nAllowedIPs = 10.9.0.1/32",
+        patient.host.key.public_key()
+    ))?;
+    patient.host.write(&format!(
+        "Address = 10.9.0.1/24\n[Peer]\nPublicKey = {}\nAllowedIPs = 0.0.0.0/0\nEndpoint = 192.0.2.10:51820",
+        patient.gateway.key.public_key()
+    ))?;
+    patient.up()?;
+    patient.host.namespace().ip("route add 0.0.0.0/1 via 192.168.1.66")?;
+
+    let servers = patient.host.path("resolv.conf");
+    std::fs::write(&servers, "nameserver 127.0.0.1\n")?;
+    let mut command = patient.host.namespace().command("unshare");
+    command.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#]).arg(&servers);
+    let run = process::finish(command.args([ADIT, "doctor", &patient.host.name]), "", LIMIT)?;
+    assert_eq!((run.stdout + &run.stderr).replace(&patient.host.name, "wg0"), shown);
+    patient.down()
 }
