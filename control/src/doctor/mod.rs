@@ -1,8 +1,8 @@
 //! What is wrong with a tunnel, or with what a dead one has left behind, and how to mend it.
 //!
-//! Two halves. [`gather`] asks daemon, kernel, journal, file and firewall, changes nothing, and notes for everything that it could
-//! not see why not. [`examine`] and [`examine_host`] are pure: they judge [`Facts`] by a table of checks, each of which has
-//! a name that stays. A check that lacks a fact says that it could not look; it never guesses that all is well.
+//! Two halves. [`gather()`] asks daemon, kernel, journal, file and firewall, changes nothing, and notes for everything that
+//! it could not see why not. [`examine`] and [`examine_host`] are pure: they judge [`Facts`] by a table of checks, each of
+//! which has a name that stays. A check that lacks a fact says that it could not look; it never guesses that all is well.
 //!
 //! What the tunnel *should* have is what its journal says that it applied, so a healthy tunnel is one whose journal and
 //! kernel agree, and through which the kernel sends what the tunnel is for.
