@@ -190,7 +190,7 @@ async fn choose(argument: Option<&str>, by_file: bool) -> Outcome<Chosen> {
         Ok(report) => {
             let subject = Subject::running(&report).ok_or_else(|| {
                 Failure::failed(format!(
-                    "{name} does not tell its settings: it is about to end, or of an older version"
+                    "{name} does not tell its settings: it is being changed or about to end (try again), or of an older version"
                 ))
             })?;
             Ok(Chosen { notes: other_file(argument, &subject), subject, config: None })

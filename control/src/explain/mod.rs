@@ -215,18 +215,18 @@ pub async fn explain(
             partition.parts.iter().take(SHOWN).map(|part| (part.net, inside(part.net))).collect()
         }
     };
-    if let Some((from, (_, to))) =
-        question.from.zip(parts.first()).filter(|(from, (_, to))| from.is_ipv4() != to.is_ipv4())
-        && parts.iter().all(|(_, to)| from.is_ipv4() != to.is_ipv4())
-    {
-        return Err(ExplainError::Families { from, to: *to });
+    // A name may have addresses of both families.
+    let (parts, others): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|(_, to)| question.from.is_none_or(|from| from.is_ipv4() == to.is_ipv4()));
+    match (question.from, others.first()) {
+        (Some(from), Some((_, to))) if parts.is_empty() => return Err(ExplainError::Families { from, to: *to }),
+        (Some(from), Some(_)) => {
+            explanation.notes.push(format!("addresses of the other family than {from} are left out"));
+        }
+        _ => {}
     }
     let sender = sender(inspector, &view, question, &mut explanation.notes).await;
     for (net, ip) in parts {
-        // A name may have addresses of both families.
-        if question.from.is_some_and(|from| from.is_ipv4() != ip.is_ipv4()) {
-            continue;
-        }
         let packet = Packet {
             query: Query {
                 source: sender.source,
