@@ -4,7 +4,6 @@
 //! `cargo xtask routing` takes more.
 #![cfg(target_os = "linux")]
 
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use adit_tests::wait::pass;
@@ -24,7 +23,7 @@ fn a_start_that_is_killed_is_undone() -> Result<()> {
         tunnel.stop()?;
         Ok(took)
     })?;
-    killer.each(|killer, config, _| {
+    killer.each(&usual, |killer, config, _, usual| {
         let mut tunnel = Adit::launch(killer.site.a(), config)?;
         killer.wait(usual);
         tunnel.kill()?;
@@ -40,20 +39,18 @@ fn a_reload_that_is_killed_is_undone() -> Result<()> {
         let mut tunnel = Adit::start(site.a(), config)?;
         tunnel.write(other)?;
         let begun = Instant::now();
-        tunnel.reload()?;
+        tunnel.process()?.signal(Signal::SIGHUP)?;
+        tunnel.wait_for_line("the configuration was reloaded")?;
         let took = begun.elapsed();
         tunnel.stop()?;
         Ok(took)
     })?;
-    killer.each(|killer, config, other| {
+    killer.each(&usual, |killer, config, other, usual| {
         let mut tunnel = Adit::start(killer.site.a(), config)?;
         tunnel.write(other)?;
-        let mut command = std::process::Command::new(adit::binary()?);
-        command.args(["reload", tunnel.name()]).stderr(std::process::Stdio::null());
-        let mut reload = Ended(command.spawn()?);
+        tunnel.process()?.signal(Signal::SIGHUP)?;
         killer.wait(usual);
         tunnel.kill()?;
-        reload.0.wait()?;
         Ok(tunnel)
     })
 }
@@ -65,13 +62,17 @@ fn a_stop_that_is_killed_is_undone() -> Result<()> {
     let usual = killer.measure(|site, config, _| {
         let mut tunnel = Adit::start(site.a(), config)?;
         let begun = Instant::now();
+        tunnel.process()?.signal(Signal::SIGTERM)?;
+        tunnel.wait_for_line("\"tunnel is down\"")?;
+        let took = begun.elapsed();
         tunnel.stop()?;
-        Ok(begun.elapsed())
+        Ok(took)
     })?;
-    killer.each(|killer, config, _| {
+    killer.each(&usual, |killer, config, _, usual| {
         let mut tunnel = Adit::start(killer.site.a(), config)?;
         tunnel.process()?.signal(Signal::SIGTERM)?;
-        killer.wait(usual);
+        // Everything is undone in the beginning; after that the device goes, which takes longer.
+        killer.wait(usual / 3);
         tunnel.kill()?;
         Ok(tunnel)
     })
@@ -133,27 +134,32 @@ impl Killer {
         Ok(Self { site, what, before, random, kills: kills.div_ceil(3) })
     }
 
-    /// How long it usually takes: the longest of all modes.
-    fn measure(&mut self, work: impl Fn(&Site, &Quick, &Quick) -> Result<Duration>) -> Result<Duration> {
+    /// How long it usually takes, in each mode.
+    fn measure(&mut self, work: impl Fn(&Site, &Quick, &Quick) -> Result<Duration>) -> Result<Vec<Duration>> {
         let modes = modes(&self.site);
-        let mut longest = Duration::ZERO;
+        let mut usual = Vec::new();
         for (config, other) in modes.iter().zip(modes.iter().cycle().skip(1)) {
-            longest = longest.max(work(&self.site, config, other)?);
+            usual.push(work(&self.site, config, other)?);
             self.before.ensure_unchanged(self.site.a())?;
         }
-        Ok(longest)
+        eprintln!("{}: usually {usual:.1?}", self.what);
+        Ok(usual)
     }
 
-    fn each(&mut self, work: impl Fn(&mut Self, &Quick, &Quick) -> Result<Adit>) -> Result<()> {
+    fn each(
+        &mut self,
+        usual: &[Duration],
+        work: impl Fn(&mut Self, &Quick, &Quick, Duration) -> Result<Adit>,
+    ) -> Result<()> {
         let mut left = 0;
         for number in 0..self.kills {
             let modes = modes(&self.site);
             let first = self.random.usize(..modes.len());
             let second = (first + 1 + self.random.usize(..modes.len() - 1)) % modes.len();
             let (config, other) = (&modes[first], &modes[second]);
-            let context = || format!("{} {number}, mode {first}, other mode {second}", self.what);
-            let context = context();
-            let tunnel = work(self, config, other).context(context.clone())?;
+            let context = format!("{} {number}, mode {first}, other mode {second}", self.what);
+            let usual = usual.get(first).copied().unwrap_or_default();
+            let tunnel = work(self, config, other, usual).context(context.clone())?;
             left += usize::from(!self.before.difference(&HostState::of(self.site.a())?).is_empty());
             let recovered = adit::run_in(self.site.a(), ["recover", tunnel.name()])?.success();
             recovered.with_context(|| context.clone())?;
@@ -167,16 +173,6 @@ impl Killer {
     /// Waits for any part of the time that it usually takes, and a little more.
     fn wait(&mut self, usual: Duration) {
         pass(usual.mul_f64(self.random.f64() * 1.1));
-    }
-}
-
-/// A command that talks to a tunnel which is killed meanwhile.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
     }
 }
 

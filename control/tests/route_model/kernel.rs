@@ -56,6 +56,12 @@ impl Host {
             "link set v0 addrgenmode none up".to_owned(),
             "link set v1 addrgenmode none up".to_owned(),
         ]);
+        // The kernel notices a moment later that the links are up, which shows in the tables.
+        let begun = Instant::now();
+        while ip(&["-o link show".to_owned()]).matches("state UP").count() < 2 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the links do not come up");
+            std::thread::yield_now();
+        }
         let tun = DeviceBuilder::new().name(TUN).enable(false).build_sync().unwrap();
         ip(&[format!("link set {TUN} addrgenmode none up"), format!("link set {TUN} down")]);
         let mut host = Self { dir: tempfile::tempdir().unwrap(), fresh: String::new(), _tun: tun };

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_control::journal::Journal;
 use adit_control::settings::{Settings, Wanted};
@@ -31,7 +31,22 @@ impl Host {
         ] {
             host.ip(&command.split(' ').collect::<Vec<_>>());
         }
+        host.settle();
         host
+    }
+
+    /// Waits until the kernel has noticed that its links are up, and knows its address, which it does a moment later.
+    fn settle(&self) {
+        let begun = Instant::now();
+        let is_settled = || {
+            let links = self.ip(&["-o", "link", "show"]);
+            let local = self.ip(&["-6", "route", "show", "table", "local"]);
+            links.matches("state UP").count() == 2 && local.contains("local 2001:db8:0:1::2 ")
+        };
+        while !is_settled() {
+            assert!(begun.elapsed() < TIME_LIMIT, "the links do not come up");
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn tun(&self) -> SyncDevice {
