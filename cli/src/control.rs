@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_control::api::{self, ApiClient, ClientError};
 use adit_control::journal::Journal;
-use adit_control::recover::{Recovered, candidates, recover};
+use adit_control::recover::{self, Recovered, candidates, recover};
 use adit_control::route::RouteError;
 use adit_control::{socket, uapi};
 
@@ -96,6 +96,7 @@ pub(crate) fn recover_all(options: &Recover) -> Outcome {
                 Err(error) => result = Err(route_failure(&error)),
             }
         }
+        recover::sweep(dir).await;
         if names.is_empty() {
             writeln!(io::stdout(), "no tunnel has left anything behind")?;
         }

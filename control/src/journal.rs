@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::scratch;
+
 pub use entry::{Address, Device, Entry, Mtu, Route, Rule, Sysctl, Target, Via};
 pub use owner::Owner;
 
@@ -268,7 +270,7 @@ impl Journal {
         let failed = |source| JournalError::Io { operation: "write", path: self.path.clone(), source };
         let bytes = serde_json::to_vec(&self.document).map_err(|error| failed(error.into()))?;
         // The library makes the file with mode 0600 and deletes it if it is not renamed.
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir).map_err(failed)?;
+        let mut file = scratch::file_in(&self.dir).map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         match replace {

@@ -18,6 +18,7 @@ pub mod recover;
 pub mod redact;
 #[cfg(target_os = "linux")]
 pub mod route;
+mod scratch;
 pub mod settings;
 pub mod socket;
 #[cfg(target_os = "linux")]

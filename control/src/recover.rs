@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::journal::{Journal, JournalError};
 use crate::route::{self, RouteError};
-use crate::{socket, uapi};
+use crate::{scratch, socket, uapi};
 
 /// What became of one journal.
 #[derive(Debug)]
@@ -45,6 +45,17 @@ async fn remove_dead_sockets(dir: &Path, name: &str) {
         if let Err(error) = socket::remove_dead(dir, name).await {
             tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
         }
+    }
+}
+
+/// Removes what killed processes have left that no journal tells of: files that were about to be renamed, and control
+/// sockets of tunnels that had removed their journal already.
+pub async fn sweep(dir: &Path) {
+    for dir in [dir, Path::new(uapi::SOCKET_DIR)] {
+        scratch::sweep(dir);
+    }
+    for name in socket::names(dir).unwrap_or_default() {
+        remove_dead_sockets(dir, &name).await;
     }
 }
 

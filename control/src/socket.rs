@@ -20,6 +20,8 @@ use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
+use crate::scratch;
+
 /// Why a control socket could not be bound.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -93,11 +95,8 @@ impl PrivateListener {
         let path = socket_path(dir, name)?;
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| failed("make the directory", dir, e))?;
 
-        let nursery = tempfile::Builder::new()
-            .prefix(".bind-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(dir)
-            .map_err(|e| failed("make a private directory in it", dir, e))?;
+        scratch::sweep(dir);
+        let nursery = scratch::dir_in(dir).map_err(|e| failed("make a private directory in it", dir, e))?;
         let born = nursery.path().join("s");
         let listener = UnixListener::bind(&born).map_err(|e| failed("bind a socket", &path, e))?;
         fs::set_permissions(&born, Permissions::from_mode(0o600)).map_err(|e| failed("set the mode", &path, e))?;
@@ -188,6 +187,22 @@ pub fn socket_path(dir: &Path, name: &str) -> Result<PathBuf, SocketError> {
 /// # Errors
 /// The directory cannot be read.
 pub async fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let mut alive = Vec::new();
+    for name in names(dir)? {
+        if let Ok(path) = socket_path(dir, &name)
+            && is_alive(&path).await
+        {
+            alive.push(name);
+        }
+    }
+    Ok(alive)
+}
+
+/// The interfaces that have a socket in `dir`, whether anybody is behind it or not, sorted; a missing directory has none.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -197,7 +212,7 @@ pub async fn list(dir: &Path) -> io::Result<Vec<String>> {
         let file = entry?.file_name();
         let Some(name) = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else { continue };
         let Ok(path) = socket_path(dir, name) else { continue };
-        if fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_socket()) && is_alive(&path).await {
+        if fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_socket()) {
             names.push(name.to_owned());
         }
     }

@@ -126,7 +126,11 @@ impl RouteError {
 
     /// Whether the change may have been made in spite of the error.
     pub(super) fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Kernel { reason: Reason::Timeout | Reason::Unexpected, .. })
+        matches!(
+            self,
+            Self::Kernel { reason: Reason::Timeout | Reason::Unexpected, .. }
+                | Self::Firewall(FirewallError::Timeout { .. } | FirewallError::Answer { .. })
+        )
     }
 }
 

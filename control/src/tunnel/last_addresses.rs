@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::Endpoint;
+use crate::scratch;
 
 /// The last addresses of one tunnel's endpoints.
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ impl LastAddresses {
             let dir = path.parent().unwrap_or(Path::new("/"));
             std::fs::create_dir_all(dir)?;
             // It is readable to its owner only, as it shall stay: it says whom the tunnel talks to.
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            let mut file = scratch::file_in(dir)?;
             serde_json::to_writer(&mut file, &addresses)?;
             file.flush()?;
             file.persist(path)?;

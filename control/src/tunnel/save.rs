@@ -9,6 +9,7 @@ use adit_tun::handle::PumpSnapshot;
 
 use super::{State, TunnelError};
 use crate::config::{Config, Format, Peer};
+use crate::scratch;
 
 /// Replaces the file with what the tunnel is now. Comments are lost, as with wg-quick; permissions stay.
 pub(super) fn save(path: &Path, state: &State, fwmark: u32, snapshot: &PumpSnapshot) -> Result<(), TunnelError> {
@@ -21,7 +22,8 @@ pub(super) fn save(path: &Path, state: &State, fwmark: u32, snapshot: &PumpSnaps
     let write = || -> std::io::Result<()> {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mode = std::fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode());
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        scratch::sweep(dir);
+        let mut file = scratch::file_in(dir)?;
         file.write_all(text.as_bytes())?;
         file.as_file().set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;
         file.as_file().sync_all()?;

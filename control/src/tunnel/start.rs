@@ -23,6 +23,7 @@ use crate::api::ApiServer;
 use crate::config::Config;
 use crate::journal::Entry;
 use crate::route::{self, Applied, Monitor};
+use crate::scratch;
 use crate::settings::Settings;
 use crate::uapi::UapiServer;
 
@@ -37,6 +38,7 @@ pub(super) async fn start(options: Options) -> Result<Tunnel, TunnelError> {
 
 async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
     let Options { name, path, config, resolve_wait, handshake_wait, offload, directories, progress, cancel } = options;
+    scratch::sweep(&directories.state);
     let last = LastAddresses::load(&directories.state, &name);
     let resolved = unless(&cancel, resolve(&config, resolve_wait, last)).await?;
 

@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_core::{PublicKey, Snapshot};
 
+use crate::scratch;
+
 /// Reads the newest timestamp that an interface with this key may have used.
 pub(crate) fn load(dir: &Path, own: &PublicKey) -> Option<SystemTime> {
     let text = std::fs::read_to_string(path(dir, own)).ok()?;
@@ -24,7 +26,7 @@ pub(super) fn store(dir: &Path, snapshot: &Snapshot) {
     let Ok(since) = newest.duration_since(UNIX_EPOCH) else { return };
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        let mut file = scratch::file_in(dir)?;
         write!(file, "{}.{:09}", since.as_secs(), since.subsec_nanos())?;
         file.persist(path(dir, &key.public_key()))?;
         Ok(())
