@@ -268,7 +268,10 @@ impl Journal {
         let failed = |source| JournalError::Io { operation: "write", path: self.path.clone(), source };
         let bytes = serde_json::to_vec(&self.document).map_err(|error| failed(error.into()))?;
         // The library makes the file with mode 0600 and deletes it if it is not renamed.
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir).map_err(failed)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(&crate::socket::unfinished(self.name()))
+            .tempfile_in(&self.dir)
+            .map_err(failed)?;
         file.write_all(&bytes).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         match replace {

@@ -1,5 +1,6 @@
 //! Undoes what tunnels left behind whose process was killed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::journal::{Journal, JournalError};
@@ -26,7 +27,7 @@ pub enum Recovered {
 /// What could not be read or undone; it stays in the journal.
 pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteError> {
     let Some(mut journal) = Journal::load(dir, name)? else {
-        remove_dead_sockets(dir, name).await;
+        remove_the_rest(dir, name).await;
         return Ok(None);
     };
     if journal.owner_alive() {
@@ -34,16 +35,23 @@ pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteE
     }
     route::undo(&mut journal).await?;
     journal.remove()?;
-    remove_dead_sockets(dir, name).await;
+    remove_the_rest(dir, name).await;
     Ok(Some(Recovered::Undone))
 }
 
-/// Removes the tunnel's control sockets. Its own is older than its journal and therefore not in it, and a process that is
-/// killed on its last step has removed the journal already, and that of wg(8) not yet.
-async fn remove_dead_sockets(dir: &Path, name: &str) {
+/// Removes what of the tunnel's is not in its journal. Its own control socket is older than that, and a process that is
+/// killed on its last step has removed the journal already, and the socket of wg(8) not yet. A file that was just being
+/// written has no name yet that anybody knows.
+async fn remove_the_rest(dir: &Path, name: &str) {
     for dir in [dir, Path::new(uapi::SOCKET_DIR)] {
         if let Err(error) = socket::remove_dead(dir, name).await {
             tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
+        }
+        match socket::remove_unfinished(dir, name) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::debug!(%error, "a file that was not finished could not be removed");
+            }
+            _ => {}
         }
     }
 }

@@ -94,7 +94,7 @@ impl PrivateListener {
         DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|e| failed("make the directory", dir, e))?;
 
         let nursery = tempfile::Builder::new()
-            .prefix(".bind-")
+            .prefix(&unfinished(name))
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(dir)
             .map_err(|e| failed("make a private directory in it", dir, e))?;
@@ -212,6 +212,24 @@ pub async fn list(dir: &Path) -> io::Result<Vec<String>> {
 pub async fn remove_dead(dir: &Path, name: &str) -> Result<(), SocketError> {
     let path = socket_path(dir, name)?;
     remove_dead_at(&path).await.map_err(|error| failed("remove the socket of a process that is gone", &path, error))
+}
+
+/// Removes the files that a process of tunnel `name` was about to give their names in `dir` when it was killed.
+pub(crate) fn remove_unfinished(dir: &Path, name: &str) -> io::Result<()> {
+    let begins = unfinished(name);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(&begins)) {
+            let is_dir = entry.file_type()?.is_dir();
+            if is_dir { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        }
+    }
+    Ok(())
+}
+
+/// How the names of a tunnel's files begin that have not got their own yet; no tunnel's name has a colon.
+pub(crate) fn unfinished(name: &str) -> String {
+    format!(".{name}:")
 }
 
 /// Gives the socket at `born` its public name.

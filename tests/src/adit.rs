@@ -382,10 +382,15 @@ impl Adit {
         left
     }
 
-    /// Its files among those of all tunnels.
+    /// Its files among those of all tunnels, with those that had no name of their own yet when it was killed.
     fn files(&self) -> Vec<PathBuf> {
+        let unfinished = format!(".{}:", self.name);
+        let is_own = |path: &PathBuf| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            name.starts_with(&unfinished) || path.file_stem().is_some_and(|stem| stem == self.name.as_str())
+        };
         let entries = std::fs::read_dir(RUNTIME).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.filter(|path| path.file_stem().is_some_and(|stem| stem == self.name.as_str())).collect()
+        entries.filter(is_own).collect()
     }
 }
 
