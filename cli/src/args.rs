@@ -81,6 +81,9 @@ Examples:
   adit status wg0 --watch        one tunnel, again every second
   adit status --json             for programs")]
     Status(Status),
+    /// Find out what is wrong with tunnels, and how to mend it
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(Doctor),
     /// Apply the file's changes to a running tunnel; sessions of unchanged peers go on
     #[command(after_help = "Example:\n  adit reload wg0")]
     Reload(Named),
@@ -202,6 +205,18 @@ pub(crate) struct Status {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value = "1", requires = "watch", value_parser = parse_interval)]
     pub(crate) interval: Duration,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Doctor {
+    /// Only this tunnel, by its name or its file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) name: Option<String>,
+    /// Print JSON: problems, and of each report the tunnel (null for the host) and its findings with check, severity,
+    /// what, means, mend, command
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of `recover`.
@@ -377,6 +392,22 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 
 /// The longest that a start may be told to wait for something, in seconds.
 const MAX_WAIT: u64 = 3600;
+
+/// What stands below the options of `doctor`; as wide as a manual page.
+const DOCTOR_HELP: &str = "\
+Examples:
+  adit doctor                    all tunnels that are up, and what dead
+                                 ones have left behind
+  adit doctor wg0
+  adit doctor --json wg0         for programs
+
+A problem is something that does not work or that lets traffic out; a
+warning works, though not as most people would want; a note is worth
+knowing. Nothing is changed. Without root less can be seen, and what
+could not be looked at is told.
+
+The exit code is 0 if there is no problem, 1 if there is one, and 6 if
+there is no such tunnel.";
 
 const AFTER_HELP: &str = "\
 Exit codes:

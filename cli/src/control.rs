@@ -122,7 +122,8 @@ pub(crate) async fn client_failure(name: &str, error: &ClientError) -> Failure {
     }
 }
 
-async fn not_running(name: &str) -> Failure {
+/// That there is no such tunnel.
+pub(crate) async fn not_running(name: &str) -> Failure {
     // That this cannot be told is no news for somebody who asked about a tunnel of Adit's.
     let others = socket::list(Path::new(uapi::SOCKET_DIR)).await.unwrap_or_default();
     let message = if others.iter().any(|other| other == name) {

@@ -7,6 +7,8 @@ mod check;
 mod control;
 mod demo;
 #[cfg(target_os = "linux")]
+mod doctor;
+#[cfg(target_os = "linux")]
 mod explain;
 mod failure;
 mod keys;
@@ -76,6 +78,7 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
         Command::Reload(options) => control::reload(&options),
         Command::Recover(options) => control::recover_all(&options),
         Command::Status(options) => status::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Routes(options) => routes::run(&options),
         other => Err(failure::Failure::failed(format!("{other:?} has nothing to do with tunnels"))),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use adit_control::api::{self, ApiClient, ClientError, PeerReport, StatusReport};
 use adit_control::socket;
@@ -37,7 +38,7 @@ async fn look(name: Option<&str>) -> Outcome<Vec<StatusReport>> {
         let name = crate::locate::name(name)?;
         return match ask(dir, &name).await {
             Ok(report) => Ok(vec![report]),
-            Err(error) => Err(client_failure(&name, &error).await),
+            Err(error) => Err(client_failure(&name, &unless_ending(dir, &name, error).await).await),
         };
     }
     let mut reports = Vec::new();
@@ -55,6 +56,20 @@ async fn look(name: Option<&str>) -> Outcome<Vec<StatusReport>> {
         }
     }
     Ok(reports)
+}
+
+/// What a tunnel on its way down cannot answer any more is told as what it is in a moment: that it is not up.
+async fn unless_ending(dir: &Path, name: &str, error: ClientError) -> ClientError {
+    if matches!(error, ClientError::Forbidden { .. } | ClientError::Name { .. }) {
+        return error;
+    }
+    for _ in 0..ENDING_LOOKS {
+        match ApiClient::connect(dir, name).await {
+            Err(again) if again.is_not_running() => return again,
+            _ => tokio::time::sleep(ENDING_STEP).await,
+        }
+    }
+    error
 }
 
 async fn ask(dir: &Path, name: &str) -> Result<StatusReport, ClientError> {
@@ -193,6 +208,10 @@ pub(crate) fn bytes(count: u64) -> String {
     }
     format!("{value:.2} {}", UNITS[unit])
 }
+
+/// How often, and how long after one another, it is looked whether a tunnel that gave no answer has ended.
+const ENDING_LOOKS: u32 = 20;
+const ENDING_STEP: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {

@@ -343,6 +343,7 @@ mod command_line {
             "up",
             "down",
             "status",
+            "doctor",
             "reload",
             "recover",
             "check",
@@ -437,7 +438,7 @@ mod manual {
     fn completions_are_there_for_every_shell() {
         for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
             let script = succeed(&["completions", shell]);
-            for word in ["recover", "handshake-wait", "completions"] {
+            for word in ["recover", "doctor", "handshake-wait", "completions"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

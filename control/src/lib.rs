@@ -8,6 +8,8 @@ pub mod api;
 pub mod config;
 pub mod debounce;
 #[cfg(target_os = "linux")]
+pub mod doctor;
+#[cfg(target_os = "linux")]
 pub mod explain;
 pub mod firewall;
 pub mod journal;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod crash;
 mod daemon;
+mod doctor;
 mod explain;
 mod host;
 mod readme;

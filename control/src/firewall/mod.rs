@@ -34,7 +34,7 @@ pub use error::FirewallError;
 #[cfg(target_os = "linux")]
 pub use ruleset::ruleset;
 #[cfg(target_os = "linux")]
-pub use table::{Part, apply, check, exists, is_in_force, remove, table_name};
+pub use table::{Part, apply, check, exists, is_in_force, remove, table_name, tunnels};
 
 /// What the firewall must do for one tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

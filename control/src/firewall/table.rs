@@ -88,15 +88,29 @@ pub async fn remove(ifname: &str) -> Result<(), FirewallError> {
 /// The firewall cannot be read.
 pub async fn exists(ifname: &str) -> Result<bool, FirewallError> {
     check_name(ifname)?;
-    let nft = Nft { action: "list the firewall's tables", limit: TIME_LIMIT };
-    let answer = nft.run(&["list", "tables", "inet"], &[]).await?;
-    listing::names(&answer, &table_name(ifname)).map_err(|error| nft.unintelligible(&error))
+    Ok(tables().await?.contains(&table_name(ifname)))
+}
+
+/// The tunnels that have a table, running or not, by their interfaces' names.
+///
+/// # Errors
+///
+/// The firewall cannot be read.
+pub async fn tunnels() -> Result<Vec<String>, FirewallError> {
+    Ok(tables().await?.iter().filter_map(|table| table.strip_prefix(PREFIX)).map(str::to_owned).collect())
 }
 
 /// The name of a tunnel's table, of family `inet`.
 #[must_use]
 pub fn table_name(ifname: &str) -> String {
-    format!("adit-{ifname}")
+    format!("{PREFIX}{ifname}")
+}
+
+/// All tables of the family `inet`.
+async fn tables() -> Result<Vec<String>, FirewallError> {
+    let nft = Nft { action: "list the firewall's tables", limit: TIME_LIMIT };
+    let answer = nft.run(&["list", "tables", "inet"], &[]).await?;
+    listing::names(&answer).map_err(|error| nft.unintelligible(&error))
 }
 
 impl Firewall {
@@ -112,6 +126,9 @@ fn check_name(ifname: &str) -> Result<(), FirewallError> {
     let valid = (1..=15).contains(&ifname.len()) && ifname.bytes().all(allowed) && ifname != "." && ifname != "..";
     if valid { Ok(()) } else { Err(FirewallError::Name { name: ifname.to_owned() }) }
 }
+
+/// What the names of tunnels' tables begin with.
+const PREFIX: &str = "adit-";
 
 /// How long `nft` may take: it needs 20 ms, and more on a host that is busy.
 const TIME_LIMIT: Duration = Duration::from_secs(5);

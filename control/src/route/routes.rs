@@ -134,7 +134,10 @@ fn message(route: &Route) -> RouteMessage {
     header.table = u8::try_from(route.table).unwrap_or(0);
     (header.kind, header.scope) = match (&route.via, &route.destination) {
         (Via::Unreachable, _) => (RouteType::Unreachable, RouteScope::Universe),
-        (Via::Throw, _) => (RouteType::Throw, RouteScope::Universe),
+        // A gateway is looked for in routes of link scope only (fib_check_nh, net/ipv4/fib_semantics.c). One that is wider
+        // would be passed over then, and a gateway in an exception be found behind the tunnel.
+        (Via::Throw, IpNet::V4(_)) => (RouteType::Throw, RouteScope::Link),
+        (Via::Throw, IpNet::V6(_)) => (RouteType::Throw, RouteScope::Universe),
         (Via::Device(_), IpNet::V4(_)) => (RouteType::Unicast, RouteScope::Link),
         (Via::Device(_), IpNet::V6(_)) => (RouteType::Unicast, RouteScope::Universe),
     };

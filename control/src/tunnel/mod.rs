@@ -41,6 +41,7 @@ use events::Watcher;
 use repair::Repair;
 use resolve::Resolved;
 use serve::Servers;
+pub(crate) use timestamp::load as newest_timestamp;
 
 /// What a tunnel is started with.
 #[derive(Debug, Clone)]

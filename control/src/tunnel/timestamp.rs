@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adit_core::{PublicKey, Snapshot};
 
 /// Reads the newest timestamp that an interface with this key may have used.
-pub(super) fn load(dir: &Path, own: &PublicKey) -> Option<SystemTime> {
+pub(crate) fn load(dir: &Path, own: &PublicKey) -> Option<SystemTime> {
     let text = std::fs::read_to_string(path(dir, own)).ok()?;
     let (seconds, nanos) = text.trim().split_once('.')?;
     UNIX_EPOCH

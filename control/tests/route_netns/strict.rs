@@ -117,6 +117,10 @@ fn local_networks_come_and_go_with_their_addresses() {
         let applied = route::apply(TUN, &with_exceptions(), &mut journal).await.unwrap();
         assert_eq!(applied.changed, 1);
         ways(&host, &[("192.168.7.77", 0, "v0")]);
+        // A gateway there is found on its link, also by who does not name the link.
+        host.ip(&["route", "add", "203.0.113.0/24", "via", "192.168.7.1"]);
+        assert!(host.ip(&["route", "show", "203.0.113.0/24"]).contains("dev v0"));
+        host.ip(&["route", "delete", "203.0.113.0/24"]);
         host.ip(&["address", "delete", "192.168.7.2/24", "dev", "v0"]);
         let applied = route::apply(TUN, &with_exceptions(), &mut journal).await.unwrap();
         assert_eq!(applied.changed, 1);
