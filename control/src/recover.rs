@@ -38,10 +38,11 @@ pub async fn recover(dir: &Path, name: &str) -> Result<Option<Recovered>, RouteE
     Ok(Some(Recovered::Undone))
 }
 
-/// Removes the tunnel's control sockets. Its own is older than its journal and therefore not in it, and a process that is
+/// Removes the tunnel's control sockets, and what was just being written. Its own socket is older than its journal and therefore not in it, and a process that is
 /// killed on its last step has removed the journal already, and that of wg(8) not yet.
 async fn remove_dead_sockets(dir: &Path, name: &str) {
     for dir in [dir, Path::new(uapi::SOCKET_DIR)] {
+        scratch::sweep(dir);
         if let Err(error) = socket::remove_dead(dir, name).await {
             tracing::warn!(%error, "the control socket of a process that is gone could not be removed");
         }
@@ -51,9 +52,8 @@ async fn remove_dead_sockets(dir: &Path, name: &str) {
 /// Removes what killed processes have left that no journal tells of: files that were about to be renamed, and control
 /// sockets of tunnels that had removed their journal already.
 pub async fn sweep(dir: &Path) {
-    for dir in [dir, Path::new(uapi::SOCKET_DIR)] {
-        scratch::sweep(dir);
-    }
+    scratch::sweep(dir);
+    scratch::sweep(Path::new(uapi::SOCKET_DIR));
     for name in socket::names(dir).unwrap_or_default() {
         remove_dead_sockets(dir, &name).await;
     }

@@ -58,7 +58,7 @@ impl Host {
         ]);
         // The kernel notices a moment later that the links are up, which shows in the tables.
         let begun = Instant::now();
-        while ip(&["-o link show".to_owned()]).matches("state UP").count() < 2 {
+        while ip(&["link show".to_owned()]).matches("state UP").count() < 2 {
             assert!(begun.elapsed() < Duration::from_secs(10), "the links do not come up");
             std::thread::yield_now();
         }
