@@ -34,6 +34,8 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 /// How long a start that is given up may take to undo what it did.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+const PRIVILEGES: &str = "bringing a tunnel up takes root, or CAP_NET_ADMIN, /dev/net/tun and a writable /run/adit";
+
 /// So many changes take more than a moment.
 const MANY: u64 = 5000;
 
@@ -202,11 +204,8 @@ fn log_file(global: &Global, name: &str) -> Outcome<PathBuf> {
     };
     let folder = path.parent().filter(|_| global.log_file.is_none());
     folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| logging::open(&path)).map_err(|error| {
-        let help = if error.kind() == io::ErrorKind::PermissionDenied {
-            "; bringing a tunnel up takes root, or CAP_NET_ADMIN, /dev/net/tun and a writable /run/adit"
-        } else {
-            ""
-        };
+        let help =
+            if error.kind() == io::ErrorKind::PermissionDenied { format!("; {PRIVILEGES}") } else { String::new() };
         Failure { message: format!("{}: {error}{help}", path.display()), ..error.into() }
     })?;
     Ok(path)
@@ -385,6 +384,7 @@ pub(crate) fn failure(error: &TunnelError) -> Failure {
     };
     match error {
         TunnelError::Stopping => Failure::new(kind, "interrupted before the tunnel was up; what was begun is undone"),
+        error if kind == Kind::NotPermitted => Failure::new(kind, format!("{error}; {PRIVILEGES}")),
         error => Failure::new(kind, error),
     }
 }
