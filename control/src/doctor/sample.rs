@@ -6,7 +6,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use adit_core::PublicKey;
 use ipnet::IpNet;
 
-use super::facts::{Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Purpose, Question};
+use super::Trouble;
+use super::facts::{
+    Answer, Daemon, Facts, FirewallState, HostFacts, InForce, JournalState, Kernel, Known, Purpose, Question,
+};
 use crate::api::{EngineCounters, PeerReport, StatusReport};
 use crate::config::{Config, Format, parse};
 use crate::firewall::{Firewall, KillSwitch};
@@ -22,6 +25,13 @@ pub(super) const UNDERLAY: u32 = 2;
 /// The number of the tunnel's interface, `wg0`.
 pub(super) const TUNNEL: u32 = 7;
 const OWN: u32 = 51820;
+
+/// The only finding of a check.
+pub(super) fn one(found: Known<Vec<Trouble>>) -> Trouble {
+    let mut found = found.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
 
 /// A healthy tunnel.
 pub(super) fn full() -> Facts {
@@ -141,26 +151,7 @@ pub(super) fn throw(net: &str) -> Route {
 
 /// An IPv4 rule of somebody's that looks a table up.
 pub(super) fn rule(priority: u32, table: u32) -> KernelRule {
-    KernelRule {
-        family: Family::Ipv4,
-        priority,
-        is_inverted: false,
-        from: None,
-        to: None,
-        tos: 0,
-        mark: None,
-        input: None,
-        output: None,
-        ip_protocol: None,
-        source_ports: None,
-        destination_ports: None,
-        users: None,
-        has_more: false,
-        action: RuleAction::Lookup(table),
-        suppress_prefix_length: None,
-        protocol: Protocol::BOOT,
-        is_ours: false,
-    }
+    KernelRule::of_all(priority, RuleAction::Lookup(table), Protocol::BOOT)
 }
 
 /// A route into the tunnel.

@@ -14,7 +14,7 @@ use crate::route::inspect::{
     Hop, KernelAddress, KernelLink, KernelRoute, KernelRule, KernelWay, Mark, Protocol, RouteKind, RouteScope,
     RuleAction,
 };
-use crate::settings::{Family, TABLE_LOCAL, TABLE_MAIN};
+use crate::settings::{TABLE_LOCAL, TABLE_MAIN};
 
 const WG: u32 = 5;
 const ETH: u32 = 2;
@@ -45,26 +45,7 @@ fn route(table: u32, net: &str, kind: RouteKind, gateway: Option<&str>, index: u
 }
 
 fn rule(priority: u32, action: RuleAction, protocol: Protocol) -> KernelRule {
-    KernelRule {
-        family: Family::Ipv4,
-        priority,
-        is_inverted: false,
-        from: None,
-        to: None,
-        tos: 0,
-        mark: None,
-        input: None,
-        output: None,
-        ip_protocol: None,
-        source_ports: None,
-        destination_ports: None,
-        users: None,
-        has_more: false,
-        action,
-        suppress_prefix_length: None,
-        protocol,
-        is_ours: protocol == Protocol::ADIT,
-    }
+    KernelRule::of_all(priority, action, protocol)
 }
 
 fn not_marked() -> KernelRule {

@@ -148,13 +148,7 @@ const OFTEN: u64 = 20;
 mod tests {
     use super::*;
     use crate::doctor::facts::Daemon;
-    use crate::doctor::sample::{TUNNEL, full, kernel, status};
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
+    use crate::doctor::sample::{TUNNEL, full, kernel, one, status};
 
     #[test]
     fn what_is_as_it_was_applied_is_fine() {

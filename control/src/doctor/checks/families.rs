@@ -120,13 +120,7 @@ mod tests {
     use super::*;
     use crate::doctor::Severity;
     use crate::doctor::facts::{Answer, Question};
-    use crate::doctor::sample::{UNDERLAY, config, full, kernel, kill_switch, only, set, way};
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
+    use crate::doctor::sample::{UNDERLAY, config, full, kernel, kill_switch, one, only, set, way};
 
     #[test]
     fn a_tunnel_of_both_families_forgets_none() {

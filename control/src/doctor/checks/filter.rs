@@ -138,13 +138,7 @@ const STRICT: u32 = 1;
 mod tests {
     use super::*;
     use crate::doctor::Severity;
-    use crate::doctor::sample::{config, full, kill_switch as switched, set};
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
+    use crate::doctor::sample::{config, full, kill_switch as switched, one, set};
 
     #[test]
     fn what_is_in_force_is_fine() {

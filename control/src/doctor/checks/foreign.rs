@@ -240,14 +240,8 @@ const TAILSCALE_PRIORITIES: std::ops::RangeInclusive<u32> = 5210..=5270;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::sample::{full, kernel, main_route, rule, status};
+    use crate::doctor::sample::{full, kernel, main_route, one, rule, status};
     use crate::route::inspect::Mark;
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
 
     fn in_table(table: u32, net: &str, index: u32) -> KernelRoute {
         KernelRoute { table, ..main_route(net, index, None) }

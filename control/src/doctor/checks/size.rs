@@ -96,7 +96,7 @@ const MIN_IPV4: u32 = 576;
 mod tests {
     use super::*;
     use crate::doctor::Severity;
-    use crate::doctor::sample::{TUNNEL, config, full, kernel, only};
+    use crate::doctor::sample::{TUNNEL, config, full, kernel, one, only};
 
     fn with(path: u32, own: u32) -> Facts {
         let mut facts = full();
@@ -107,12 +107,6 @@ mod tests {
             link.mtu = own;
         }
         facts
-    }
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
     }
 
     #[test]

@@ -218,13 +218,7 @@ const MAX_NAMED: usize = 8;
 mod tests {
     use super::*;
     use crate::doctor::Severity;
-    use crate::doctor::sample::{self, TUNNEL, full, kernel, main_route, status};
-
-    fn one(found: Known<Vec<Trouble>>) -> Trouble {
-        let mut found = found.unwrap();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
+    use crate::doctor::sample::{self, TUNNEL, full, kernel, main_route, one, status};
 
     #[test]
     fn a_healthy_tunnel_has_its_ways() {

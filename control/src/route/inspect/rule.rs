@@ -305,6 +305,33 @@ impl From<rule::RuleAction> for RuleAction {
     }
 }
 
+#[cfg(test)]
+impl KernelRule {
+    /// An IPv4 rule for all packets.
+    pub(crate) fn of_all(priority: u32, action: RuleAction, protocol: Protocol) -> Self {
+        Self {
+            family: Family::Ipv4,
+            priority,
+            is_inverted: false,
+            from: None,
+            to: None,
+            tos: 0,
+            mark: None,
+            input: None,
+            output: None,
+            ip_protocol: None,
+            source_ports: None,
+            destination_ports: None,
+            users: None,
+            has_more: false,
+            action,
+            suppress_prefix_length: None,
+            protocol,
+            is_ours: protocol == Protocol::ADIT,
+        }
+    }
+}
+
 /// linux/fib_rules.h.
 const FRA_SPORT_MASK: u16 = 28;
 /// linux/fib_rules.h.
