@@ -9,6 +9,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod adit;
+pub mod beyond;
 pub mod capture;
 pub mod counters;
 pub mod datagrams;

@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_tests::{Adit, Ends, HostState, Namespace, Probe, Quick, Triple, adit, eventually, process, tools};
+use adit_tests::beyond::{BEYOND4, BEYOND6, far_end, full_tunnel};
+use adit_tests::{Adit, Ends, HostState, Namespace, Probe, Triple, adit, eventually, process, tools};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
@@ -159,25 +160,6 @@ fn a_tunnel_becomes_a_full_one_and_back_without_losing_a_packet() -> Result<()> 
     b.stop()
 }
 
-/// A host `b` with addresses that nobody but the tunnel's far end knows a way to.
-fn far_end() -> Result<(Triple, Ends, Adit)> {
-    let triple = Triple::new()?;
-    for (address, length) in [(BEYOND4, 32), (BEYOND6, 128)] {
-        triple.b.ip(&format!("addr add {address}/{length} dev lo"))?;
-    }
-    let ends = Ends::new()?;
-    let b = Adit::start(&triple.b, &ends.config_b(None))?;
-    Ok((triple, ends, b))
-}
-
-fn full_tunnel(ends: &Ends, b: IpAddr) -> Quick {
-    let mut config = ends.config_a(Some(b));
-    for peer in &mut config.wg.peers {
-        peer.allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
-    }
-    config
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reached {
     ThroughTheTunnel,
@@ -208,9 +190,6 @@ fn ensure_closed(a: &Namespace) -> Result<()> {
     }
     Ok(())
 }
-
-const BEYOND4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
-const BEYOND6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
 
 /// The router's addresses on the first way of `a`.
 const ROUTER4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 254));

@@ -1,10 +1,10 @@
 //! A tunnel that others meddle with: what they change is repaired, and what must stay closed stays closed over a crash.
 #![cfg(target_os = "linux")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use adit_tests::{Adit, Capture, Ends, Namespace, Probe, Quick, Triple, adit, eventually, process};
+use adit_tests::beyond::{BEYOND4, BEYOND6, far_end, full_tunnel};
+use adit_tests::{Adit, Capture, Ends, Namespace, Probe, Triple, adit, eventually, process};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 fn what_others_change_is_repaired_within_two_seconds() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
     let before = settings(&triple.a)?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     let probe = Probe::start(&triple.a, &triple.b, BEYOND6, STEP)?;
     probe.resumes(SOON)?;
     let up = settings(&triple.a)?;
@@ -59,7 +59,7 @@ fn what_others_change_is_repaired_within_two_seconds() -> Result<()> {
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_tunnel_whose_link_or_underlay_goes_down_comes_back() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     let probe = Probe::start(&triple.a, &triple.b, BEYOND4, STEP)?;
     probe.resumes(SOON)?;
     let up = settings(&triple.a)?;
@@ -84,7 +84,7 @@ fn a_tunnel_whose_link_or_underlay_goes_down_comes_back() -> Result<()> {
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_link_of_the_underlay_with_another_mtu_is_followed() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     for (underlay, tunnel) in [(1400, 1320), (1500, 1420)] {
         triple.a.ip(&format!("link set {} mtu {underlay}", Triple::FIRST))?;
         eventually("the tunnel to follow", REPAIRED, || {
@@ -101,7 +101,7 @@ fn a_link_of_the_underlay_with_another_mtu_is_followed() -> Result<()> {
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_route_that_takes_traffic_out_of_a_full_tunnel_is_warned_of_once() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     let probe = Probe::start(&triple.a, &triple.b, BEYOND4, STEP)?;
     probe.resumes(SOON)?;
     const WARNING: &str = "take traffic out of the full tunnel";
@@ -164,7 +164,7 @@ fn a_kill_switch_of_a_split_tunnel_stays_over_a_crash_and_a_lost_device() -> Res
 #[ignore = "needs root: run by cargo xtask test"]
 fn a_fight_over_a_rule_is_slowed_down_and_ends() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     let rule = || triple.a.ip("-4 rule").is_ok_and(|rules| rules.contains("32765:\tnot from all fwmark"));
     let pid = a.process()?.id();
     let script = "while :; do ip -4 rule delete priority 32765 2>/dev/null; sleep 0.02; done";
@@ -203,7 +203,7 @@ fn nothing_leaves_in_the_clear_between_a_crash_and_the_next_start() -> Result<()
     adit_tests::capture::sees(&capture, "a packet in the clear", SOON, |packet| packet.target() == Some(BEYOND4))?;
     drop(capture);
 
-    let mut a = Adit::start_with(&triple.a, &full_tunnel(&ends), &["--handshake-wait", "3"])?;
+    let mut a = Adit::start_with(&triple.a, &full_tunnel(&ends, Triple::B4), &["--handshake-wait", "3"])?;
     let probes: Vec<Probe> = probes.into_iter().collect::<Result<_>>()?;
     probes.iter().try_for_each(|probe| probe.resumes(SOON).map(drop))?;
     let capture = Capture::start(&triple.router, &[ROUTER_LINK], "up")?;
@@ -220,7 +220,7 @@ fn nothing_leaves_in_the_clear_between_a_crash_and_the_next_start() -> Result<()
 
     // A start that fails leaves the host closed, and so does one that is interrupted.
     a.kill()?;
-    let mut failing = full_tunnel(&ends);
+    let mut failing = full_tunnel(&ends, Triple::B4);
     failing.lines.push("PostUp = false".to_owned());
     a.write(&failing)?;
     a.launch_again(&triple.a)?;
@@ -234,7 +234,7 @@ fn nothing_leaves_in_the_clear_between_a_crash_and_the_next_start() -> Result<()
     ensure!(a.process()?.wait_exit(SOON)?.code() == Some(130), "{}", a.process()?);
 
     // It takes over with another mark and table as well.
-    let mut marked = full_tunnel(&ends);
+    let mut marked = full_tunnel(&ends, Triple::B4);
     marked.lines.push("FwMark = 0x1234".to_owned());
     a.write(&marked)?;
     a.launch_again(&triple.a)?;
@@ -258,7 +258,7 @@ fn nothing_leaves_in_the_clear_between_a_crash_and_the_next_start() -> Result<()
 fn a_host_that_a_crash_has_closed_is_opened_by_a_split_tunnel_and_by_down() -> Result<()> {
     let (triple, ends, mut b) = far_end()?;
     let before = settings(&triple.a)?;
-    let mut a = Adit::start(&triple.a, &full_tunnel(&ends))?;
+    let mut a = Adit::start(&triple.a, &full_tunnel(&ends, Triple::B4))?;
     a.kill()?;
     a.write(&ends.config_a(Some(Triple::B4)))?;
     a.launch_again(&triple.a)?;
@@ -272,11 +272,11 @@ fn a_host_that_a_crash_has_closed_is_opened_by_a_split_tunnel_and_by_down() -> R
     ensure_same(&before, &settings(&triple.a)?)?;
 
     // `down` during a start that has taken over asks for an open host.
-    a.write(&full_tunnel(&ends))?;
+    a.write(&full_tunnel(&ends, Triple::B4))?;
     a.launch_again(&triple.a)?;
     a.wait_up()?;
     a.kill()?;
-    let mut slow = full_tunnel(&ends);
+    let mut slow = full_tunnel(&ends, Triple::B4);
     slow.lines.push("PreUp = sleep 60".to_owned());
     a.write(&slow)?;
     a.launch_again(&triple.a)?;
@@ -287,25 +287,6 @@ fn a_host_that_a_crash_has_closed_is_opened_by_a_split_tunnel_and_by_down() -> R
     ensure_same(&before, &settings(&triple.a)?)?;
     ensure!(a.left().is_empty(), "{:?}", a.left());
     b.stop()
-}
-
-/// A host `b` with addresses that nobody but the tunnel's far end knows a way to.
-fn far_end() -> Result<(Triple, Ends, Adit)> {
-    let triple = Triple::new()?;
-    for (address, length) in [(BEYOND4, 32), (BEYOND6, 128)] {
-        triple.b.ip(&format!("addr add {address}/{length} dev lo"))?;
-    }
-    let ends = Ends::new()?;
-    let b = Adit::start(&triple.b, &ends.config_b(None))?;
-    Ok((triple, ends, b))
-}
-
-fn full_tunnel(ends: &Ends) -> Quick {
-    let mut config = ends.config_a(Some(Triple::B4));
-    for peer in &mut config.wg.peers {
-        peer.allowed_ips = vec!["0.0.0.0/0".to_owned(), "::/0".to_owned()];
-    }
-    config
 }
 
 fn repairs(a: &Adit) -> Result<u64> {
@@ -348,9 +329,6 @@ fn differences(before: &str, after: &str) -> String {
 
 /// The router's end of the first way of `a`.
 const ROUTER_LINK: &str = adit_tests::Site::ROUTER_FIRST;
-
-const BEYOND4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
-const BEYOND6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1));
 
 const STEP: Duration = Duration::from_millis(10);
 
