@@ -9,10 +9,12 @@ pub mod config;
 pub mod debounce;
 #[cfg(target_os = "linux")]
 pub mod doctor;
+pub mod endpoints;
 #[cfg(target_os = "linux")]
 pub mod explain;
 pub mod firewall;
 pub mod journal;
+mod narrate;
 #[cfg(target_os = "linux")]
 pub mod recover;
 pub mod redact;
@@ -21,6 +23,7 @@ pub mod route;
 mod scratch;
 pub mod settings;
 pub mod socket;
+mod timestamp;
 #[cfg(target_os = "linux")]
 pub mod tunnel;
 pub mod uapi;

@@ -18,7 +18,8 @@ use crate::route::inspect::{Inspector, Query};
 use crate::route::{self, RouteError};
 use crate::settings::Family;
 use crate::socket;
-use crate::tunnel::{Directories, newest_timestamp};
+use crate::timestamp;
+use crate::tunnel::Directories;
 
 /// Finds out about a tunnel, whether it runs or not.
 pub async fn gather(directories: &Directories, name: &str) -> Facts {
@@ -51,7 +52,7 @@ pub async fn gather(directories: &Directories, name: &str) -> Facts {
             .await
             .map(|names| names.iter().any(|other| other == name))
             .map_err(|error| error.to_string()),
-        newest_timestamp: own_key.and_then(|key| newest_timestamp(&directories.state, key)),
+        newest_timestamp: own_key.and_then(|key| timestamp::load(&directories.state, key)),
         now: SystemTime::now(),
         daemon,
         journal,

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use adit_core::{Command, PeerUpdate, Update};
 use adit_tun::handle::PumpCommand;
 
-use super::last_addresses::LastAddresses;
-use super::resolve::{Resolved, resolve};
 use super::start::{initial_mark, settings_of};
 use super::{Shared, State, TunnelError};
 use crate::config::{self, Config, Peer};
+use crate::endpoints::{LastAddresses, Resolved, resolve};
 use crate::route;
 use crate::settings::Settings;
 

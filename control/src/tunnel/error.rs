@@ -8,6 +8,7 @@ use adit_tun::socket::BindError;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::endpoints::ResolveError;
 use crate::journal::JournalError;
 use crate::route::RouteError;
 use crate::socket::SocketError;
@@ -27,13 +28,8 @@ pub enum TunnelError {
         path: String,
     },
     /// An endpoint's name does not resolve.
-    #[error("the endpoint {endpoint} does not resolve: {reason}")]
-    Resolve {
-        /// As the configuration has it.
-        endpoint: String,
-        /// What the resolver said last.
-        reason: String,
-    },
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     /// There is no device.
     #[error(transparent)]
     Device(#[from] TunError),
@@ -132,7 +128,7 @@ impl TunnelError {
             Self::Route(RouteError::MtuTooSmall { .. })
             | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
             Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
-            Self::Resolve { .. } => Kind::Network,
+            Self::Resolve(_) => Kind::Network,
             Self::Stopping => Kind::Stopped,
             Self::StillClosed { cause, .. } => cause.kind(),
             Self::Device(TunError::Exists { .. })

@@ -1,6 +1,4 @@
 //! What the engine tells: logged, and where it matters acted upon.
-//!
-//! Peers are named by the first characters of their keys; addresses are logged at DEBUG only.
 
 use std::path::PathBuf;
 
@@ -8,6 +6,9 @@ use adit_core::Event;
 use adit_tun::handle::{PumpCommand, PumpHandle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::narrate::narrate;
+use crate::timestamp;
 
 /// Events that may wait for the control thread; more are counted as lost.
 const EVENT_QUEUE: usize = 256;
@@ -33,12 +34,12 @@ impl Watcher {
         let (end, ended) = watch::channel(false);
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                log(&event);
+                narrate(&event);
                 if let Event::HandshakeCompleted { .. } = event {
                     count.send_modify(|count| *count += 1);
                     let dir = state_dir.clone();
                     let store = PumpCommand::Snapshot(Box::new(move |snapshot| {
-                        super::timestamp::store(&dir, &snapshot.engine);
+                        timestamp::store(&dir, &snapshot.engine);
                     }));
                     // A busy or ended loop: the next handshake, or the stop, writes it down.
                     let _later = pump.send(store);
@@ -67,42 +68,5 @@ impl Watcher {
     /// Waits for the last events of a packet loop that has ended.
     pub(super) async fn finish(self) {
         drop(self.task.await);
-    }
-}
-
-fn log(event: &Event) {
-    match event {
-        Event::HandshakeCompleted { peer, round_trip, first: true } => {
-            let round_trip_ms = round_trip.map(|time| time.as_secs_f64() * 1e3);
-            tracing::info!(peer = %peer.short(), round_trip_ms, "session is up");
-        }
-        Event::HandshakeCompleted { peer, .. } => tracing::debug!(peer = %peer.short(), "session was renewed"),
-        Event::HandshakeTimedOut { peer, retry_in } => {
-            let retry_in_s = retry_in.map(|time| time.as_secs_f64());
-            tracing::warn!(peer = %peer.short(), retry_in_s, "the peer does not answer handshakes");
-        }
-        Event::SessionExpired { peer } => tracing::info!(peer = %peer.short(), "session has expired"),
-        Event::Roamed { peer, from, to } => {
-            tracing::info!(peer = %peer.short(), "the peer's endpoint has changed");
-            tracing::debug!(peer = %peer.short(), ?from, %to, "endpoint");
-        }
-        Event::ClockBehind { peer, by } => {
-            tracing::warn!(
-                peer = %peer.short(),
-                behind_s = by.as_secs_f64(),
-                "the clock stands before an earlier handshake: the peer ignores us until it has caught up; check the clock"
-            );
-        }
-        Event::EndpointLoop { peer, endpoint } => {
-            tracing::warn!(
-                peer = %peer.short(),
-                "the tunnel's own datagrams are routed into it and are dropped there: a rule or a route of the system sends \
-                 marked traffic, or UDP to the peer's endpoint, into the tunnel; `ip rule` and `ip route get` to the endpoint \
-                 show which"
-            );
-            tracing::debug!(peer = %peer.short(), %endpoint, "endpoint");
-        }
-        Event::EventsLost { count } => tracing::debug!(count, "events were lost"),
-        other => tracing::debug!(?other, "event"),
     }
 }

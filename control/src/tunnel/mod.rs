@@ -11,15 +11,12 @@ mod change;
 mod error;
 mod events;
 mod hooks;
-mod last_addresses;
 mod pace;
 mod predecessor;
 mod repair;
-mod resolve;
 mod save;
 mod serve;
 mod start;
-mod timestamp;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,15 +30,15 @@ use tokio::sync::{Mutex, Notify, oneshot, watch};
 
 use crate::api::ApiError;
 use crate::config::Config;
+use crate::endpoints::Resolved;
 use crate::journal::Journal;
 use crate::route;
 use crate::settings::Settings;
+use crate::timestamp;
 pub use error::{Kind, TunnelError};
 use events::Watcher;
 use repair::Repair;
-use resolve::Resolved;
 use serve::Servers;
-pub(crate) use timestamp::load as newest_timestamp;
 
 /// What a tunnel is started with.
 #[derive(Debug, Clone)]

@@ -13,18 +13,18 @@ use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
-use super::last_addresses::LastAddresses;
 use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_closed};
 use super::repair::Repair;
-use super::resolve::{Resolved, resolve};
 use super::serve::Servers;
-use super::{Directories, Options, Progress, Shared, State, Tunnel, TunnelError, hooks, timestamp};
+use super::{Directories, Options, Progress, Shared, State, Tunnel, TunnelError, hooks};
 use crate::api::ApiServer;
 use crate::config::Config;
+use crate::endpoints::{LastAddresses, Resolved, resolve};
 use crate::journal::Entry;
 use crate::route::{self, Applied, Monitor};
 use crate::scratch;
 use crate::settings::Settings;
+use crate::timestamp;
 use crate::uapi::UapiServer;
 
 /// The MTU until the underlay's is known, in bytes: 1500 less WireGuard's overhead over IPv6.
@@ -193,9 +193,12 @@ async fn bring_up(
 }
 
 /// Does `work` unless the start is cancelled; then what was begun is dropped, and undone by the caller.
-async fn unless<T>(cancel: &Notify, work: impl Future<Output = Result<T, TunnelError>>) -> Result<T, TunnelError> {
+async fn unless<T, E>(cancel: &Notify, work: impl Future<Output = Result<T, E>>) -> Result<T, TunnelError>
+where
+    TunnelError: From<E>,
+{
     tokio::select! {
-        result = work => result,
+        result = work => Ok(result?),
         () = cancel.notified() => Err(TunnelError::Stopping),
     }
 }

@@ -14,14 +14,14 @@ use crate::scratch;
 
 /// The last addresses of one tunnel's endpoints.
 #[derive(Debug, Default)]
-pub(super) struct LastAddresses {
+pub(crate) struct LastAddresses {
     path: Option<PathBuf>,
     known: BTreeMap<String, SocketAddr>,
 }
 
 impl LastAddresses {
     /// Reads what is kept for a tunnel; what is damaged counts as nothing.
-    pub(super) fn load(dir: &Path, tunnel: &str) -> Self {
+    pub(crate) fn load(dir: &Path, tunnel: &str) -> Self {
         let path = path(dir, tunnel);
         let read = |path: &PathBuf| -> io::Result<BTreeMap<String, SocketAddr>> {
             let mut text = Vec::new();
@@ -41,12 +41,12 @@ impl LastAddresses {
     }
 
     /// The address of an endpoint, which is a name.
-    pub(super) fn get(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+    pub(crate) fn get(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
         self.known.get(&endpoint.to_string()).copied()
     }
 
     /// Keeps these addresses, and no others. That this fails is no reason not to have a tunnel.
-    pub(super) fn store(self, addresses: &HashMap<Endpoint, SocketAddr>) {
+    pub(crate) fn store(self, addresses: &HashMap<Endpoint, SocketAddr>) {
         let Some(path) = &self.path else { return };
         let addresses: BTreeMap<_, _> = addresses.iter().map(|(name, address)| (name.to_string(), *address)).collect();
         if addresses == self.known {

@@ -21,7 +21,7 @@ pub(crate) fn load(dir: &Path, own: &PublicKey) -> Option<SystemTime> {
 }
 
 /// Writes the newest timestamp down. That this fails is no reason not to have a tunnel.
-pub(super) fn store(dir: &Path, snapshot: &Snapshot) {
+pub(crate) fn store(dir: &Path, snapshot: &Snapshot) {
     let (Some(key), Some(newest)) = (&snapshot.private_key, snapshot.newest_timestamp) else { return };
     let Ok(since) = newest.duration_since(UNIX_EPOCH) else { return };
     let write = || -> std::io::Result<()> {

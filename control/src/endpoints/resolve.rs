@@ -5,27 +5,37 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::TunnelError;
 use super::last_addresses::LastAddresses;
 use crate::config::{Config, Endpoint, Host};
 
 /// The pause before the second try of a name; it doubles from then on.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A name has no address.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the endpoint {endpoint} does not resolve: {reason}")]
+pub struct ResolveError {
+    /// The endpoint as the configuration has it.
+    pub endpoint: String,
+    /// What the resolver said last.
+    pub reason: String,
+}
+
 /// Addresses of the endpoints that are names.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Resolved(HashMap<Endpoint, SocketAddr>);
+pub(crate) struct Resolved(HashMap<Endpoint, SocketAddr>);
 
 impl Resolved {
     /// The address of an endpoint of the configuration that was resolved.
-    pub(super) fn address(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
+    pub(crate) fn address(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
         endpoint.socket_addr().or_else(|| self.0.get(endpoint).copied())
     }
 
     /// The addresses of all endpoints of a configuration.
-    pub(super) fn all(&self, config: &Config) -> Vec<SocketAddr> {
+    pub(crate) fn all(&self, config: &Config) -> Vec<SocketAddr> {
         config.peers.iter().filter_map(|peer| self.address(peer.endpoint.as_ref()?)).collect()
     }
 }
@@ -34,8 +44,12 @@ impl Resolved {
 /// the address that it had last, if that is known; what is resolved now is known the next time.
 ///
 /// # Errors
-/// [`TunnelError::Resolve`] with the first name that has no address when the time is over.
-pub(super) async fn resolve(config: &Config, patience: Duration, last: LastAddresses) -> Result<Resolved, TunnelError> {
+/// [`ResolveError`] with the first name that has no address when the time is over.
+pub(crate) async fn resolve(
+    config: &Config,
+    patience: Duration,
+    last: LastAddresses,
+) -> Result<Resolved, ResolveError> {
     let ask = |name: String, port| async move { Ok(tokio::net::lookup_host((name, port)).await?.next()) };
     resolve_by(ask, config, patience, last).await
 }
@@ -46,7 +60,7 @@ async fn resolve_by<A, F>(
     config: &Config,
     patience: Duration,
     last: LastAddresses,
-) -> Result<Resolved, TunnelError>
+) -> Result<Resolved, ResolveError>
 where
     A: Fn(String, u16) -> F + Copy + Send + Sync + 'static,
     F: Future<Output = io::Result<Option<SocketAddr>>> + Send + 'static,
@@ -68,7 +82,7 @@ where
                 tracing::debug!(%endpoint, address = %former, "last address");
                 resolved.0.insert(endpoint, former)
             }
-            (Err(reason), None) => return Err(TunnelError::Resolve { endpoint: endpoint.to_string(), reason }),
+            (Err(reason), None) => return Err(ResolveError { endpoint: endpoint.to_string(), reason }),
         };
     }
     last.store(&resolved.0);
