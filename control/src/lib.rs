@@ -21,6 +21,7 @@ pub mod redact;
 #[cfg(target_os = "linux")]
 pub mod route;
 mod scratch;
+pub mod session;
 pub mod settings;
 pub mod socket;
 mod timestamp;

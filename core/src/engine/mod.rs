@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     timestamp_floor: Option<SystemTime>,
     /// Newest timestamp that any initiation with the private key may have carried, but for the floors of the peers.
     newest_timestamp: Option<SystemTime>,
+    /// Whether timers are not looked after: the machine is about to sleep, or has woken for a moment only.
+    suspended: bool,
 }
 
 /// The sinks of one call: `network` for datagrams, `device` for IP packets.
@@ -133,6 +135,7 @@ impl Engine {
                 rng: fastrand::Rng::with_seed(config.seed),
                 timestamp_floor: config.timestamp_floor,
                 newest_timestamp: config.timestamp_floor,
+                suspended: false,
                 config,
             },
         })
@@ -141,6 +144,9 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None` if only an input changes anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
+        if self.shared.suspended {
+            return None;
+        }
         let (at, id) = self.peers.next_deadline()?;
         let reason = self.peers.get(id).and_then(|peer| peer.timers.next()).map_or("timer", |(_, due)| due.name());
         Some(Deadline { at, reason })
