@@ -13,6 +13,7 @@ pub mod endpoints;
 #[cfg(target_os = "linux")]
 pub mod explain;
 pub mod firewall;
+pub mod hosted;
 pub mod journal;
 mod narrate;
 #[cfg(target_os = "linux")]
