@@ -328,24 +328,21 @@ impl HostedTunnel {
     /// [`Code::Timeout`] if the deadline passes first: no new call begins then, but one may still run.
     pub fn stop(&self, reason: StopReason, deadline: Duration) -> Result<(), HostedError> {
         let end = Instant::now() + deadline.min(LONGEST_STOP);
-        match self.orders.try_send(Order::Input(Input::Stop(reason), Box::new(drop))) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+        let (sender, stopped) = std::sync::mpsc::sync_channel(1);
+        let shared = Arc::clone(&self.shared);
+        // Asked for on the control thread, where no start can come between.
+        let answer: Answer = Box::new(move |_| drop(sender.try_send(shared.outbox.run_number())));
+        let run = match self.orders.try_send(Order::Input(Input::Stop(reason), answer)) {
+            Ok(()) => stopped.recv_timeout(end.saturating_duration_since(Instant::now())),
             Err(mpsc::error::TrySendError::Full(_)) => return Err(busy()),
-        }
-        // An order that is in front of this one may start the tunnel; after this one nothing of it runs.
-        let (sender, done) = std::sync::mpsc::sync_channel(1);
-        let passed = Order::History(Box::new(move |_| {
-            let _unwanted = sender.try_send(());
-        }));
-        if self.orders.try_send(passed).is_ok() {
-            let left = end.saturating_duration_since(Instant::now());
-            // An error is that the control thread has ended, which is as good.
-            let _passed = done.recv_timeout(left);
-        }
-        if self.shared.outbox.wait_until_told(end) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(std::sync::mpsc::RecvTimeoutError::Disconnected),
+        };
+        // If the control thread has ended or is late, it is about whatever run there is.
+        let run = run.unwrap_or_else(|_| self.shared.outbox.run_number());
+        if self.shared.outbox.wait_until_told(run, end) {
             Ok(())
         } else {
-            self.shared.outbox.hush();
+            self.shared.outbox.hush(run);
             Err(HostedError::new(Code::Timeout, "the tunnel was told to stop, and a callback of the host still runs"))
         }
     }
@@ -402,7 +399,7 @@ impl HostedTunnel {
 impl Drop for HostedTunnel {
     fn drop(&mut self) {
         drop(self.stop(StopReason::NONE, DROP_PATIENCE));
-        self.shared.outbox.hush();
+        self.shared.outbox.hush(self.shared.outbox.run_number());
         // It takes every order in turn; if its queue is full, it ends when the last sender is dropped, a moment later.
         drop(self.orders.try_send(Order::Quit));
         let (orders, _) = mpsc::channel(1);

@@ -28,7 +28,8 @@ pub(super) struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<HostEvent>,
+    /// With the number of the run that each is about.
+    events: VecDeque<(u64, HostEvent)>,
     /// Of those, how many need not arrive.
     optional: usize,
     lost: u64,
@@ -36,12 +37,14 @@ struct Queue {
     packets: Option<HostPackets>,
     /// Whether the host is to be told when there is room for its packets.
     wants_room: bool,
-    /// Whether the host is being called.
-    calling: bool,
-    /// Whether there is a run that has not ended.
+    /// The run that the host is being called about.
+    calling: Option<u64>,
+    /// The number of the newest run, from one start to its end.
+    run: u64,
+    /// Whether it has not ended.
     running: bool,
-    /// Whether the host is told nothing more of this run: a stop has returned already.
-    hushed: bool,
+    /// The host is told nothing more of this run and those before it: a stop has returned already.
+    hushed: u64,
     quit: bool,
 }
 
@@ -73,9 +76,10 @@ impl Outbox {
     /// Tells the host something.
     pub(super) fn tell(&self, event: HostEvent) {
         let mut queue = self.lock();
-        if queue.hushed {
+        if queue.is_hushed() {
             return;
         }
+        let run = queue.run;
         if !event.must_arrive() {
             if queue.optional >= OPTIONAL {
                 queue.lost += 1;
@@ -83,7 +87,7 @@ impl Outbox {
             }
             queue.optional += 1;
         }
-        queue.events.push_back(event);
+        queue.events.push_back((run, event));
         drop(queue);
         self.bell.ring();
     }
@@ -91,14 +95,15 @@ impl Outbox {
     /// A run begins: until it ends, there may be something to tell.
     pub(super) fn begin(&self) {
         let mut queue = self.lock();
-        (queue.running, queue.hushed) = (true, false);
+        queue.run += 1;
+        queue.running = true;
     }
 
     /// Packets come from here from now on.
     pub(super) fn connect(&self, packets: HostPackets) {
         packets.set_bell(Arc::clone(&self.bell));
         let mut queue = self.lock();
-        if !queue.hushed {
+        if !queue.is_hushed() {
             queue.packets = Some(packets);
         }
         drop(queue);
@@ -114,9 +119,7 @@ impl Outbox {
 
     /// A run ends: what is queued by now is the last of it.
     pub(super) fn end(&self) {
-        let mut queue = self.lock();
-        (queue.running, queue.hushed) = (false, false);
-        drop(queue);
+        self.lock().running = false;
         self.quiet.notify_all();
         self.bell.ring();
     }
@@ -132,19 +135,26 @@ impl Outbox {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    /// Waits until the run has ended and the host knows everything about it; says whether that was so in time. On the
-    /// thread that calls the host, it is called from in here.
-    pub(super) fn wait_until_told(&self, deadline: Instant) -> bool {
+    /// The number of the newest run.
+    pub(super) fn run_number(&self) -> u64 {
+        self.lock().run
+    }
+
+    /// Waits until a run has ended and the host knows everything about it; says whether that was so in time. On the thread
+    /// that calls the host, it is called from in here.
+    pub(super) fn wait_until_told(&self, run: u64, deadline: Instant) -> bool {
         let own = self.is_own_thread();
         let mut queue = self.lock();
         loop {
-            if own && let Some(event) = queue.next_event() {
+            if own && let Some((_, event)) = queue.next_event() {
                 drop(queue);
                 self.call(|host| host.event(&event));
                 queue = self.lock();
                 continue;
             }
-            if !queue.running && queue.events.is_empty() && (own || !queue.calling) {
+            let ended = queue.run > run || !queue.running;
+            let told = queue.events.front().is_none_or(|(of, _)| *of > run);
+            if ended && told && (own || queue.calling.is_none_or(|of| of > run)) {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -155,17 +165,20 @@ impl Outbox {
         }
     }
 
-    /// Tells the host nothing more of this run, whatever is queued.
-    pub(super) fn hush(&self) {
+    /// Tells the host nothing more of this run and those before it, whatever is queued.
+    pub(super) fn hush(&self, run: u64) {
         let mut queue = self.lock();
-        queue.events.clear();
-        (queue.optional, queue.lost, queue.packets, queue.wants_room) = (0, 0, None, false);
-        queue.hushed = queue.running;
+        queue.events.retain(|(of, _)| *of > run);
+        queue.optional = queue.events.iter().filter(|(_, event)| !event.must_arrive()).count();
+        queue.hushed = queue.hushed.max(run);
+        if queue.is_hushed() {
+            (queue.lost, queue.packets, queue.wants_room) = (0, None, false);
+        }
     }
 
     /// Whether a call of the host is under way.
     pub(super) fn is_calling(&self) -> bool {
-        self.lock().calling
+        self.lock().calling.is_some()
     }
 
     /// Ends the thread once it has told what is queued.
@@ -190,7 +203,7 @@ impl Outbox {
                 }
                 Work::Quit => return,
             };
-            self.lock().calling = false;
+            self.lock().calling = None;
             self.quiet.notify_all();
             if !called {
                 panicked();
@@ -203,7 +216,9 @@ impl Outbox {
 
     fn next(&self) -> Work {
         let mut queue = self.lock();
-        let work = if let Some(event) = queue.next_event() {
+        let mut run = queue.run;
+        let work = if let Some((of, event)) = queue.next_event() {
+            run = of;
             Work::Event(event)
         } else if queue.quit {
             Work::Quit
@@ -213,7 +228,7 @@ impl Outbox {
         } else {
             queue.packets.clone().map_or(Work::Nothing, Work::Packets)
         };
-        queue.calling = !matches!(work, Work::Nothing | Work::Quit);
+        queue.calling = (!matches!(work, Work::Nothing | Work::Quit)).then_some(run);
         work
     }
 
@@ -230,15 +245,20 @@ impl Outbox {
 }
 
 impl Queue {
-    fn next_event(&mut self) -> Option<HostEvent> {
+    /// Whether the host is told nothing more of the newest run.
+    fn is_hushed(&self) -> bool {
+        self.hushed >= self.run && self.run > 0
+    }
+
+    fn next_event(&mut self) -> Option<(u64, HostEvent)> {
         let event = self.events.pop_front();
-        if event.as_ref().is_some_and(|event| !event.must_arrive()) {
+        if event.as_ref().is_some_and(|(_, event)| !event.must_arrive()) {
             self.optional -= 1;
         }
         if event.is_none() && self.lost > 0 {
             let message = format!("{} events were left out because the host did not keep up.", self.lost);
             self.lost = 0;
-            return Some(HostEvent::Warning { code: "events-lost".to_owned(), message });
+            return Some((self.run, HostEvent::Warning { code: "events-lost".to_owned(), message }));
         }
         event
     }

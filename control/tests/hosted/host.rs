@@ -11,7 +11,7 @@ use adit_core::PrivateKey;
 
 /// What a host does when it is asked to apply settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Apply,
     Refuse,
     Never,
@@ -19,16 +19,16 @@ pub enum Answer {
 
 /// What a host was told.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
-    pub events: Vec<HostEvent>,
-    pub packets: Vec<Vec<u8>>,
+pub(crate) struct Seen {
+    pub(crate) events: Vec<HostEvent>,
+    pub(crate) packets: Vec<Vec<u8>>,
     /// Whether a call for packets has begun.
-    pub blocked: bool,
+    pub(crate) blocked: bool,
 }
 
 type Hook<T> = Mutex<Arc<T>>;
 
-pub struct Recorder {
+pub(crate) struct Recorder {
     seen: Mutex<Seen>,
     changed: Condvar,
     answer: Mutex<Answer>,
@@ -36,7 +36,7 @@ pub struct Recorder {
     event_hook: Hook<dyn Fn(&HostEvent) + Send + Sync>,
     packet_hook: Hook<dyn Fn() + Send + Sync>,
     calls: AtomicU64,
-    pub panics: AtomicU64,
+    pub(crate) panics: AtomicU64,
 }
 
 impl Recorder {
@@ -53,32 +53,32 @@ impl Recorder {
         }
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn take_packets(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_packets(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.seen.lock().unwrap().packets)
     }
 
-    pub fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
     }
 
-    pub fn answer(&self, answer: Answer) {
+    pub(crate) fn answer(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    pub fn on_event(&self, hook: impl Fn(&HostEvent) + Send + Sync + 'static) {
+    pub(crate) fn on_event(&self, hook: impl Fn(&HostEvent) + Send + Sync + 'static) {
         *self.event_hook.lock().unwrap() = Arc::new(hook);
     }
 
-    pub fn on_packets(&self, hook: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn on_packets(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.packet_hook.lock().unwrap() = Arc::new(hook);
     }
 
     /// Waits until something was seen.
-    pub fn wait(&self, what: &str, mut done: impl FnMut(&Seen) -> bool) {
+    pub(crate) fn wait(&self, what: &str, mut done: impl FnMut(&Seen) -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
         let mut seen = self.seen.lock().unwrap();
         while !done(&seen) {
@@ -123,7 +123,7 @@ impl Host for Recorder {
 
 impl Seen {
     /// How the starts went: `None` is well.
-    pub fn outcomes(&self) -> Vec<Option<Code>> {
+    pub(crate) fn outcomes(&self) -> Vec<Option<Code>> {
         let outcome = |event: &HostEvent| match event {
             HostEvent::Started { error } => Some(error.as_ref().map(|error| error.code)),
             _ => None,
@@ -132,7 +132,7 @@ impl Seen {
     }
 
     /// How the updates went.
-    pub fn updates(&self) -> Vec<Option<Code>> {
+    pub(crate) fn updates(&self) -> Vec<Option<Code>> {
         let outcome = |event: &HostEvent| match event {
             HostEvent::Updated { error } => Some(error.as_ref().map(|error| error.code)),
             _ => None,
@@ -142,15 +142,15 @@ impl Seen {
 }
 
 /// Two tunnels that are each other's peers.
-pub struct Pair {
-    pub tunnels: [Arc<HostedTunnel>; 2],
-    pub hosts: [Arc<Recorder>; 2],
+pub(crate) struct Pair {
+    pub(crate) tunnels: [Arc<HostedTunnel>; 2],
+    pub(crate) hosts: [Arc<Recorder>; 2],
     keys: [PrivateKey; 2],
     ports: [u16; 2],
 }
 
 impl Pair {
-    pub fn new(options: impl Fn(&mut HostedOptions)) -> Self {
+    pub(crate) fn new(options: impl Fn(&mut HostedOptions)) -> Self {
         let keys = [PrivateKey::from_bytes([0x11; 32]), PrivateKey::from_bytes([0x22; 32])];
         let ports = free_ports();
         let hosts = [Arc::new(Recorder::new()), Arc::new(Recorder::new())];
@@ -166,13 +166,13 @@ impl Pair {
         Self { tunnels, hosts, keys, ports }
     }
 
-    pub fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let pair = Self::new(|_| {});
         pair.start();
         pair
     }
 
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         for (tunnel, host) in self.tunnels.iter().zip(&self.hosts) {
             host.seen.lock().unwrap().events.clear();
             tunnel.start(PacketSource::Callbacks).unwrap();
@@ -183,31 +183,31 @@ impl Pair {
         }
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         for tunnel in &self.tunnels {
             tunnel.stop(StopReason::USER_INITIATED, Duration::from_secs(5)).unwrap();
         }
     }
 
-    pub fn config(&self, index: usize) -> Config {
+    pub(crate) fn config(&self, index: usize) -> Config {
         config(&self.keys, self.ports, index, "")
     }
 
-    pub fn config_with_dns(&self, index: usize) -> Config {
+    pub(crate) fn config_with_dns(&self, index: usize) -> Config {
         config(&self.keys, self.ports, index, "DNS = 10.9.0.53\n")
     }
 
-    pub fn private_key(&self, index: usize) -> String {
+    pub(crate) fn private_key(&self, index: usize) -> String {
         self.keys[index].to_base64().to_string()
     }
 
-    pub fn public_key(&self, index: usize) -> String {
+    pub(crate) fn public_key(&self, index: usize) -> String {
         self.keys[index].public_key().to_base64()
     }
 }
 
 /// An IPv4 packet of `len` bytes between the two tunnels' addresses.
-pub fn packet(from: usize, to: usize, len: usize) -> Vec<u8> {
+pub(crate) fn packet(from: usize, to: usize, len: usize) -> Vec<u8> {
     let address = |index: usize| Ipv4Addr::new(10, 9, 0, index as u8 + 1).octets();
     let mut packet = Vec::new();
     let builder = etherparse::PacketBuilder::ipv4(address(from), address(to), 64).udp(4000, 5000);
