@@ -39,6 +39,14 @@ impl Framing {
         }
     }
 
+    /// The header of a packet that lies elsewhere; `None` if there is none for it.
+    pub(crate) fn header(self, packet: &[u8]) -> Option<([u8; FAMILY], usize)> {
+        match self {
+            Self::Raw => Some(([0; FAMILY], 0)),
+            Self::Utun => family_of(packet).map(|family| (family.to_be_bytes(), FAMILY)),
+        }
+    }
+
     /// Length of the packet behind the header of `framed`; 0 if the header is not complete or contradicts the packet.
     #[inline]
     pub(crate) fn decode(self, framed: &[u8]) -> usize {
@@ -122,7 +130,10 @@ mod tests {
             let packet = framed.get(FAMILY..).unwrap_or_default().to_vec();
             let encoded = Framing::Utun.encode(&mut framed);
             prop_assert_eq!(encoded, matches!(packet.first().map(|byte| byte >> 4), Some(4 | 6)));
-            if encoded {
+            let header = Framing::Utun.header(&packet);
+            prop_assert_eq!(header.is_some(), encoded);
+            if let Some((header, len)) = header {
+                prop_assert_eq!(&header[..len], &framed[..FAMILY]);
                 prop_assert_eq!(Framing::Utun.decode(&framed), packet.len());
                 prop_assert_eq!(&framed[FAMILY..], &packet[..]);
             }

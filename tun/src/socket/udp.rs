@@ -142,12 +142,9 @@ impl Socket for UdpSockets {
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An error that an ICMP message left behind is gone now that it was reported. One that stays is not
-                    // of that sort, and would keep the loop busy for nothing.
                     Err(error) => {
                         self.stats.recv_errors += 1;
-                        self.failures += 1;
-                        if is_broken(&error) || self.failures >= RECV_FAILURES {
+                        if is_the_end(&error, &mut self.failures) {
                             broken = Some(error);
                         }
                         break;
@@ -167,6 +164,7 @@ impl Socket for UdpSockets {
 
     fn send_batch(&mut self, queue: &mut SendQueue) -> SendProgress {
         let mut progress = SendProgress::default();
+        let mut patience = PATIENCE;
         while let Some(run) = queue.front() {
             let remote = run.transmit.remote;
             let sent = match &mut self.endpoints[Family::of(&remote) as usize] {
@@ -190,6 +188,11 @@ impl Socket for UdpSockets {
                 }
                 Sent::Refused(count, error) => {
                     let kind = SendErrorKind::of(&error);
+                    if kind == SendErrorKind::NoBuffers && patience > 0 {
+                        patience -= 1;
+                        std::thread::yield_now();
+                        continue;
+                    }
                     self.errors.count(kind, count, remote, &error);
                     progress.broken |= kind == SendErrorKind::Broken;
                     progress.dropped += count;
@@ -262,9 +265,22 @@ impl Socket for UdpSockets {
     }
 }
 
-/// Whether a socket will certainly not receive again.
-fn is_broken(error: &io::Error) -> bool {
-    SendErrorKind::of(error) == SendErrorKind::Broken
+/// Whether a socket will not receive again, after `failures` others and this one.
+fn is_the_end(error: &io::Error, failures: &mut u32) -> bool {
+    match SendErrorKind::of(error) {
+        SendErrorKind::Broken => true,
+        // Memory is short, which passes: the socket is as good as before, and a new one would take more of it.
+        SendErrorKind::NoBuffers => {
+            std::thread::yield_now();
+            false
+        }
+        // An error that an ICMP message left behind is gone now that it was reported. One that stays is not of that sort,
+        // and would keep the loop busy for nothing.
+        _ => {
+            *failures += 1;
+            *failures >= RECV_FAILURES
+        }
+    }
 }
 
 fn other(action: &'static str, family: Family, source: io::Error) -> BindError {
@@ -273,6 +289,10 @@ fn other(action: &'static str, family: Family, source: io::Error) -> BindError {
 
 /// With some thousand programs' sockets on a host, one try in ten may find a port that is taken over the other family.
 const FREE_PORT_TRIES: usize = 16;
+
+/// How often one batch is tried again because a queue of the system is full. Apple's systems say so at once and never
+/// that it has emptied, for a socket that is not connected; giving others the processor is most often enough.
+const PATIENCE: u32 = 8;
 
 /// So many failures in a row mean that a socket is broken, whatever the error says.
 const RECV_FAILURES: u32 = 16;
@@ -321,6 +341,28 @@ mod tests {
             }
         }
         datagrams
+    }
+
+    #[test]
+    fn a_shortage_of_memory_is_not_the_end_of_a_socket() {
+        let mut failures = 0;
+        let mut after = |errno| is_the_end(&io::Error::from_raw_os_error(errno), &mut failures);
+        assert!((0..100).all(|_| !after(libc::ENOBUFS) && !after(libc::ENOMEM)));
+        assert!((1..RECV_FAILURES).all(|_| !after(libc::ECONNREFUSED)));
+        assert!(after(libc::ECONNREFUSED), "one that stays");
+        assert!(after(libc::ENOTCONN) && after(libc::EBADF));
+    }
+
+    #[test]
+    fn elsewhere_than_on_apples_systems_no_interface_can_be_chosen() {
+        let index = NonZeroU32::new(1);
+        let refused = |error| matches!(error, BindError::Interface { index, .. } if index.get() == 1);
+        assert!(refused(UdpSockets::bind(UdpOptions { bind_interface: index, ..UdpOptions::default() }).unwrap_err()));
+        let mut sockets = bind();
+        assert!(refused(sockets.bind_interface(index).unwrap_err()));
+        sockets.bind_interface(None).unwrap();
+        let port = sockets.local_port();
+        assert_eq!(sockets.rebind(port).unwrap(), port, "what was refused is not remembered");
     }
 
     #[test]
