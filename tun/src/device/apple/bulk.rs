@@ -174,7 +174,7 @@ impl Functions {
     const NONE: Self = Self { recv: None, send: None };
 
     /// Those of this system.
-    #[cfg(target_vendor = "apple")]
+    #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
     pub(in crate::device) fn of_system() -> Self {
         static FUNCTIONS: std::sync::OnceLock<Functions> = std::sync::OnceLock::new();
         *FUNCTIONS.get_or_init(|| {
