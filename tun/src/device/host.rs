@@ -96,6 +96,10 @@ impl Device for HostDevice {
             if closed && self.descriptor.is_none() {
                 return Err(Errno::ENODEV.into());
             }
+            if closed && batch.is_empty() {
+                // The last of them was taken: from here on there is the descriptor only.
+                self.calls = None;
+            }
         }
         match &mut self.descriptor {
             Some(descriptor) => descriptor.recv_batch(batch),

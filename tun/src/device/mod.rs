@@ -23,7 +23,7 @@ use crate::batch::PacketBatch;
 use crate::queue::WriteQueue;
 use crate::reactor::Waker;
 pub use descriptor::{Descriptor, DescriptorError, Ownership};
-pub use framing::Framing;
+pub use framing::{Framing, protocol_family};
 pub use host::{Bell, HostBatch, HostDevice, HostPackets, Unplugged};
 pub use options::{TunError, TunOptions};
 

@@ -11,7 +11,7 @@ use nix::unistd::{read, write};
 
 use crate::batch::PacketBatch;
 #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
-use crate::device::apple::bulk::Bulk;
+use crate::device::apple::bulk::{Bulk, Functions};
 use crate::device::{Framing, WriteProgress};
 use crate::queue::WriteQueue;
 
@@ -28,7 +28,7 @@ impl Transfer {
         Self {
             framing,
             #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
-            bulk: Bulk::new(),
+            bulk: Bulk::new(Functions::of_system()),
         }
     }
 

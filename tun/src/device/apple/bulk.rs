@@ -5,10 +5,8 @@
 //! `sendmsg_x` does not tell how many packets went before it, so the packets of such a call are given up: to send them
 //! again would send some of them twice.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -22,15 +20,14 @@ use crate::queue::WriteQueue;
 /// The system calls for one descriptor.
 #[derive(Debug)]
 pub(in crate::device) struct Bulk {
-    /// Neither is tried again.
-    refused: bool,
+    functions: Functions,
     /// Room for a packet. The interface's MTU is its owner's and can change, so this grows when a packet was cut off.
     room: usize,
 }
 
 impl Bulk {
-    pub(in crate::device) fn new() -> Self {
-        Self { refused: false, room: ROOM }
+    pub(in crate::device) fn new(functions: Functions) -> Self {
+        Self { functions, room: ROOM }
     }
 
     /// Reads packets until `batch` is full or nothing is left; `None` if they have to be read one by one.
@@ -40,7 +37,7 @@ impl Bulk {
         fd: BorrowedFd<'_>,
         batch: &mut PacketBatch,
     ) -> Option<io::Result<usize>> {
-        let recvmsg_x = functions().recv.filter(|_| !self.refused)?;
+        let recvmsg_x = self.functions.recv?;
         let (before, header) = (batch.len(), framing.header_len());
         while !batch.is_full() {
             let (mut iovs, mut messages) = arrays();
@@ -86,7 +83,7 @@ impl Bulk {
         queue: &mut WriteQueue,
         progress: &mut WriteProgress,
     ) -> io::Result<bool> {
-        let Some(sendmsg_x) = functions().send.filter(|_| !self.refused) else { return Ok(false) };
+        let Some(sendmsg_x) = self.functions.send else { return Ok(false) };
         let header = framing.header_len();
         while queue.has_ended() {
             // Headers first: the pointers are taken when nothing is written any more.
@@ -137,12 +134,13 @@ impl Bulk {
     #[cold]
     fn refuse(&mut self, errno: Errno) {
         tracing::info!(error = %errno, "the system does not take several packets in one call; they go one by one");
-        self.refused = true;
+        self.functions = Functions::NONE;
     }
 }
 
 fn is_unsupported(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOSYS | Errno::ENOTSUP | Errno::EOPNOTSUPP)
+    // The last two are one on some systems.
+    [Errno::ENOSYS, Errno::ENOTSUP, Errno::EOPNOTSUPP].contains(&errno)
 }
 
 fn arrays() -> ([libc::iovec; BULK], [MsghdrX; BULK]) {
@@ -165,26 +163,33 @@ fn point(messages: &mut [MsghdrX], iovs: &mut [libc::iovec; BULK]) {
 type RecvmsgX = unsafe extern "C" fn(libc::c_int, *mut MsghdrX, libc::c_uint, libc::c_int) -> isize;
 type SendmsgX = unsafe extern "C" fn(libc::c_int, *const MsghdrX, libc::c_uint, libc::c_int) -> isize;
 
-#[derive(Debug)]
-struct Functions {
+/// The functions, where there are any.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::device) struct Functions {
     recv: Option<RecvmsgX>,
     send: Option<SendmsgX>,
 }
 
-fn functions() -> &'static Functions {
-    static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
-    FUNCTIONS.get_or_init(|| {
-        // SAFETY: the name ends with a zero; the look-up touches nothing else.
-        let find = |name: &CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        let (recv, send) = (find(c"recvmsg_x"), find(c"sendmsg_x"));
-        // SAFETY: a function of that name has this signature (bsd/sys/socket_private.h), and a null pointer is `None`.
-        unsafe {
-            Functions {
-                recv: std::mem::transmute::<*mut libc::c_void, Option<RecvmsgX>>(recv),
-                send: std::mem::transmute::<*mut libc::c_void, Option<SendmsgX>>(send),
+impl Functions {
+    const NONE: Self = Self { recv: None, send: None };
+
+    /// Those of this system.
+    #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+    pub(in crate::device) fn of_system() -> Self {
+        static FUNCTIONS: std::sync::OnceLock<Functions> = std::sync::OnceLock::new();
+        *FUNCTIONS.get_or_init(|| {
+            // SAFETY: the name ends with a zero; the look-up touches nothing else.
+            let find = |name: &std::ffi::CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+            let (recv, send) = (find(c"recvmsg_x"), find(c"sendmsg_x"));
+            // SAFETY: a function of that name has this signature (bsd/sys/socket_private.h), and a null pointer is `None`.
+            unsafe {
+                Self {
+                    recv: std::mem::transmute::<*mut libc::c_void, Option<RecvmsgX>>(recv),
+                    send: std::mem::transmute::<*mut libc::c_void, Option<SendmsgX>>(send),
+                }
             }
-        }
-    })
+        })
+    }
 }
 
 /// Packets of one call; the kernel takes up to 256 (kern.ipc.somaxrecvmsgx), and their headers are on the stack.
@@ -192,3 +197,6 @@ const BULK: usize = 32;
 
 /// Room for a packet in the beginning: more than every usual MTU.
 const ROOM: usize = 2048;
+
+#[cfg(test)]
+mod tests;

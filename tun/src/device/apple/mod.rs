@@ -4,7 +4,7 @@
 //! [`Descriptor`](crate::device::Descriptor); only macOS lets a program make one, as [`AppleTun`]. Neither has addresses
 //! or routes from here.
 
-#[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+#[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
 pub(super) mod bulk;
 #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
 mod msghdr_x;

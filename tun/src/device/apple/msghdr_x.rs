@@ -4,16 +4,14 @@
 //! looked up by name, and whoever calls them can do without.
 
 use std::ffi::c_void;
-#[cfg(target_vendor = "apple")]
 use std::ptr::null_mut;
 
 use nix::libc;
 
 /// One message; what a read has filled in is `datalen`, and the flags.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(target_vendor = "apple"), allow(dead_code, reason = "only its layout is tested"))]
 #[repr(C)]
-pub(super) struct MsghdrX {
+pub(in crate::device) struct MsghdrX {
     name: *mut c_void,
     namelen: libc::socklen_t,
     pub(super) iov: *mut libc::iovec,
@@ -24,7 +22,6 @@ pub(super) struct MsghdrX {
     pub(super) datalen: usize,
 }
 
-#[cfg(target_vendor = "apple")]
 impl MsghdrX {
     /// A message of nothing.
     pub(super) const EMPTY: Self = Self {
