@@ -220,7 +220,7 @@ impl Runner {
         };
         args.extend(words(scope));
         match (self, ignored) {
-            (Self::Nextest, true) => args.extend(words(&["--run-ignored", "only"])),
+            (Self::Nextest, true) => args.extend(words(&["--profile", "waiting", "--run-ignored", "only"])),
             (Self::Cargo, true) => args.extend(words(&["--", "--ignored"])),
             (_, false) => {}
         }
@@ -381,7 +381,10 @@ mod tests {
         let scope = ["--package", "x"];
         let args = |runner: Runner, ignored| runner.args(&scope, ignored, Some("ping")).join(" ");
         assert_eq!(args(Runner::Nextest, false), "nextest run --no-tests=pass --package x ping");
-        assert_eq!(args(Runner::Nextest, true), "nextest run --no-tests=pass --package x --run-ignored only ping");
+        assert_eq!(
+            args(Runner::Nextest, true),
+            "nextest run --no-tests=pass --package x --profile waiting --run-ignored only ping"
+        );
         assert_eq!(args(Runner::Cargo, false), "test --no-fail-fast --lib --bins --tests --package x -- ping");
         assert_eq!(args(Runner::Cargo, true), "test --no-fail-fast --lib --bins --tests --package x -- --ignored ping");
     }
