@@ -102,14 +102,15 @@ fn compile(context: &Context, toolchain: &Toolchain, zig: &Zig, sdk: &Sdk, targe
     for message in Message::parse_stream(output.stdout.as_slice()) {
         match message.context("what cargo writes")? {
             Message::CompilerMessage(found) => {
-                // Two targets of a package may share a file. What has no code is not about ours: rustc looks for Xcode.
+                // What has no code is not about ours: rustc looks for Xcode.
                 let said = found.message;
                 let counts = match said.level {
                     DiagnosticLevel::Error | DiagnosticLevel::Ice => true,
-                    DiagnosticLevel::Warning => said.code.is_some(),
+                    DiagnosticLevel::Warning => said.code.is_some() && is_ours(&found.package_id.repr),
                     _ => false,
                 };
-                if counts && is_ours(&found.package_id.repr) {
+                // Two targets of a package may share a file, of which the same is said then.
+                if counts {
                     complaints.insert(said.rendered.unwrap_or(said.message));
                 }
             }
