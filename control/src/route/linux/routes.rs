@@ -11,9 +11,9 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use crate::journal::{Route, Via};
+use crate::route::error::{Reason, RouteError};
 use crate::settings::Family;
 
 /// A route that exists.

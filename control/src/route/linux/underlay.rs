@@ -10,10 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
 
-use super::error::RouteError;
 use super::netlink::Netlink;
 use super::{link, routes};
 use crate::journal::Device;
+use crate::route::error::RouteError;
 use crate::settings::{Family, TABLE_MAIN};
 
 /// The MTU of the underlay, in bytes, for a tunnel whose endpoints are these and whose own packets carry this mark; `None`
