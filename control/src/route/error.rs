@@ -40,6 +40,14 @@ pub enum RouteError {
         /// The configured MTU in bytes.
         mtu: u16,
     },
+    /// The settings need something that this system does not have.
+    #[error("{key} is not supported on macOS: {reason}")]
+    Unsupported {
+        /// The key of the configuration.
+        key: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// No table is free for the default routes of a full tunnel.
     #[error("no routing table from {first} to {last} is free for the tunnel's own routes: set a FwMark, or a Table")]
     NoTable {

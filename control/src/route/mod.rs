@@ -9,6 +9,7 @@ pub mod darwin;
 mod error;
 #[cfg(target_os = "linux")]
 mod linux;
+mod mtu;
 
 use std::num::NonZeroU32;
 
@@ -16,14 +17,14 @@ use ipnet::IpNet;
 
 #[cfg(target_os = "macos")]
 pub use darwin::system::{
-    Monitor, apply, apply_with, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
+    Monitor, apply, apply_with, bind_interface, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
     undo_but_stay_closed,
 };
 pub use error::{Reason, RouteError};
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Monitor, apply, apply_with, inspect, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
-    undo_but_stay_closed,
+    Monitor, apply, apply_with, bind_interface, inspect, keeps_closed, mark_in_force, pin, pulled_out,
+    set_queue_length, undo, undo_but_stay_closed,
 };
 
 /// What was applied, with the numbers that the settings left open.

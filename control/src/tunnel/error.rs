@@ -125,7 +125,7 @@ impl TunnelError {
             Self::Config(_) | Self::KeyGone { .. } | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => {
                 Kind::Configuration
             }
-            Self::Route(RouteError::MtuTooSmall { .. })
+            Self::Route(RouteError::MtuTooSmall { .. } | RouteError::Unsupported { .. })
             | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
             Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
             Self::Resolve(_) => Kind::Network,

@@ -6,5 +6,8 @@
 //!
 //! Everything but `system` is pure, and tested wherever it is built.
 
+pub mod apply;
 pub mod message;
+pub mod plan;
 pub mod sockaddr;
+pub mod table;

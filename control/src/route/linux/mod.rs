@@ -29,7 +29,7 @@ use ipnet::IpNet;
 pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use monitor::Monitor;
 
-use super::{Applied, PulledOut, RouteError};
+use super::{Applied, PulledOut, RouteError, mtu};
 use crate::firewall::{self, Part};
 use crate::journal::{Entry, Journal};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
@@ -53,6 +53,16 @@ pub async fn pin(settings: &mut Settings, journal: &Journal) -> Result<Option<u3
     settings.fwmark = Some(numbers.fwmark);
     settings.table = TablePreference::Number(numbers.table);
     Ok(settings.fwmark)
+}
+
+/// The interface that the tunnel's own sockets must be bound to: none, for a mark keeps them out of the tunnel.
+///
+/// # Errors
+///
+/// None on this system.
+#[expect(clippy::unused_async, reason = "on other systems it waits")]
+pub async fn bind_interface(_settings: &Settings) -> Result<Option<std::num::NonZeroU32>, RouteError> {
+    Ok(None)
 }
 
 /// Makes the host conform to the settings: firewall, addresses, MTU, up, routes, policy routing. Calling it again with the
@@ -190,14 +200,14 @@ async fn choose_mtu(
 ) -> Result<u16, RouteError> {
     let ipv6 = settings.carries(Family::Ipv6);
     match &settings.mtu {
-        MtuSource::Fixed(mtu) if ipv6 && *mtu < underlay::MIN_IPV6 => Err(RouteError::MtuTooSmall { mtu: *mtu }),
+        MtuSource::Fixed(mtu) if ipv6 && *mtu < mtu::MIN_IPV6 => Err(RouteError::MtuTooSmall { mtu: *mtu }),
         MtuSource::Fixed(mtu) => Ok(*mtu),
         MtuSource::DeriveFromUnderlay { endpoints, fwmark } => {
             let mark = fwmark.or(numbers.map(|numbers| numbers.fwmark));
             let outer = underlay::mtu(netlink, &link.device, endpoints, mark).await?;
             // While the underlay is away there is nothing to learn, and it most often comes back as it was.
             let before = plan::recorded_mtu(journal, &link.device).and_then(|mtu| u16::try_from(mtu).ok());
-            Ok(before.filter(|_| outer.is_none()).unwrap_or_else(|| underlay::inner(outer, ipv6)))
+            Ok(before.filter(|_| outer.is_none()).unwrap_or_else(|| mtu::inner(outer, ipv6)))
         }
     }
 }
