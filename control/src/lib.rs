@@ -15,10 +15,10 @@ pub mod explain;
 pub mod firewall;
 pub mod journal;
 mod narrate;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod recover;
 pub mod redact;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod route;
 mod scratch;
 pub mod settings;

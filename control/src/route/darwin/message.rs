@@ -190,6 +190,24 @@ impl Route {
     }
 }
 
+impl Message {
+    /// Whether it tells of a change that is worth a look at the host: not of what `own` process did, nor of what did not
+    /// succeed, nor of routes that the kernel clones.
+    #[must_use]
+    pub fn is_news(&self, own: i32) -> bool {
+        match self {
+            Self::Route(route) => {
+                matches!(route.kind, RTM_ADD | RTM_DELETE | RTM_CHANGE)
+                    && route.errno == 0
+                    && (route.pid == 0 || route.pid != own)
+                    && !route.is_cloned()
+            }
+            Self::Link(_) | Self::Address(_) => true,
+            Self::Other { .. } => false,
+        }
+    }
+}
+
 /// Reads the messages of a dump, or the one message that a routing socket gives at a time. Ends at the first that is none.
 pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message> {
     std::iter::from_fn(move || {

@@ -9,5 +9,8 @@
 pub mod apply;
 pub mod message;
 pub mod plan;
+pub mod request;
 pub mod sockaddr;
+#[cfg(target_os = "macos")]
+pub mod system;
 pub mod table;

@@ -115,6 +115,26 @@ fn a_default_route_of_a_dump() {
     assert_eq!((route.index, route.mtu, route.is_cloned()), (4, 1500, false));
 }
 
+#[test]
+fn only_changes_by_others_are_news() {
+    let told = |change: fn(&mut Route)| {
+        let Some(Message::Route(mut route)) = messages(&add("10.0.0.0/8", router("192.168.1.1")).encode()).next() else {
+            panic!("no route")
+        };
+        change(&mut route);
+        Message::Route(route).is_news(4711)
+    };
+    assert!(told(|_| ()));
+    assert!(told(|route| route.kind = RTM_DELETE));
+    assert!(told(|route| route.pid = 1));
+    assert!(!told(|route| route.pid = 4711));
+    assert!(!told(|route| route.errno = 17));
+    assert!(!told(|route| route.kind = RTM_GET));
+    assert!(!told(|route| route.flags |= RTF_WASCLONED));
+    assert!(Message::Link(Link { index: 4, flags: 0, mtu: 1500, name: None }).is_news(4711));
+    assert!(!Message::Other { kind: 7 }.is_news(4711));
+}
+
 /// `if_msghdr`: length 0, version 2, type 3, addresses 4, flags 8, index 12, padding 14, and if_data from 16 on, whose
 /// ninth byte begins the MTU.
 fn link_message(index: u16, flags: u32, mtu: u32, name: &str) -> Vec<u8> {
