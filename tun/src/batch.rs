@@ -87,6 +87,62 @@ impl PacketBatch {
         self.end += (HEADROOM + len + TAILROOM).next_multiple_of(ALIGN);
     }
 
+    /// Adds a copy of `packet`, or says that there is no room for it. One that is longer than any packet is added as an
+    /// empty one, so that it is counted by whoever parses it.
+    pub(crate) fn push(&mut self, packet: &[u8]) -> bool {
+        let packet = if packet.len() > MAX_PACKET { &[] } else { packet };
+        let start = self.end + HEADROOM;
+        let end = start + packet.len();
+        if self.packets.len() >= self.max_packets || end + TAILROOM > self.arena.len() {
+            return false;
+        }
+        self.arena[start..end].copy_from_slice(packet);
+        self.packets.push(Entry { start, len: packet.len(), offload: VirtioNetHeader::default() });
+        self.end = (end + TAILROOM).next_multiple_of(ALIGN);
+        true
+    }
+
+    /// Rooms for as many packets as it may take, of `room` bytes each behind `header` bytes that the device puts in front,
+    /// for [`commit_spare`](Self::commit_spare).
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    pub(crate) fn spare(&mut self, header: usize, room: usize) -> impl Iterator<Item = &mut [u8]> {
+        let header = header.min(HEADROOM);
+        let free = self.limit.saturating_sub(self.packets.len());
+        let chunks = self.arena[self.end..].chunks_exact_mut(Self::stride(room)).take(free);
+        chunks.map(move |chunk| &mut chunk[HEADROOM - header..HEADROOM + room])
+    }
+
+    /// Adds what was put into the first rooms of [`spare`](Self::spare), which was called with the same sizes and nothing
+    /// since: so many bytes in each, the device's header included. `decode` says how long the packet behind that is.
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    pub(crate) fn commit_spare(
+        &mut self,
+        header: usize,
+        room: usize,
+        lens: impl Iterator<Item = usize>,
+        decode: impl Fn(&[u8]) -> usize,
+    ) {
+        let header = header.min(HEADROOM);
+        for len in lens.take(self.limit.saturating_sub(self.packets.len())) {
+            let start = self.end + HEADROOM;
+            let framed = &self.arena[start - header..start - header + len.min(header + room)];
+            let len = decode(framed).min(room);
+            self.packets.push(Entry { start, len, offload: VirtioNetHeader::default() });
+            self.end += Self::stride(room);
+        }
+    }
+
+    /// What a room of `room` bytes takes in the arena.
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    const fn stride(room: usize) -> usize {
+        (HEADROOM + room + TAILROOM).next_multiple_of(ALIGN)
+    }
+
+    /// Whether a quarter of it is free, in bytes and in packets.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.end <= self.arena.len() / 4 * 3 && self.packets.len() <= self.max_packets / 4 * 3
+    }
+
     /// The packet at `index`.
     #[inline]
     pub fn packet(&mut self, index: usize) -> Option<BatchPacket<'_>> {
@@ -346,6 +402,50 @@ mod tests {
         batch.clear();
         batch.commit(MAX_PACKET + 1);
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn copies_are_added_behind_what_was_read() {
+        let mut batch = PacketBatch::with_capacity(MAX_ENTRY + 200, 4);
+        batch.slot().unwrap()[..3].fill(1);
+        batch.commit(3);
+        assert!(batch.is_roomy() && batch.push(&[2; 20]) && batch.push(&[3; MAX_PACKET]) && !batch.is_roomy());
+        assert!(!batch.push(&[4; MAX_PACKET]) && batch.push(&[5; MAX_PACKET + 1]) && !batch.push(&[]));
+        let packets: Vec<_> = (0..batch.len()).map(|index| batch.packet(index).unwrap().len).collect();
+        assert_eq!(packets, [3, 20, MAX_PACKET, 0]);
+        let arena = batch.arena.as_ptr() as usize;
+        for (index, byte) in [1, 2, 3].into_iter().enumerate() {
+            let BatchPacket { buffer, len, .. } = batch.packet(index).unwrap();
+            assert!((buffer.as_ptr() as usize - arena).is_multiple_of(ALIGN));
+            assert!(buffer[..len].iter().all(|found| *found == byte));
+        }
+    }
+
+    #[test]
+    fn one_call_fills_many_rooms() {
+        let mut batch = PacketBatch::with_capacity(MAX_ENTRY, 100);
+        assert!(batch.push(&[9; 50]));
+        batch.set_limit(4);
+        let lens = [104, 0, 54];
+        let mut rooms = 0;
+        for (index, room) in batch.spare(4, 100).enumerate() {
+            assert_eq!(room.len(), 104);
+            room.fill(index as u8);
+            rooms += 1;
+        }
+        assert_eq!(rooms, 3, "the limit counts what is there");
+        batch.commit_spare(4, 100, lens.into_iter(), |framed| framed.len().saturating_sub(4));
+        assert!(batch.is_full());
+        let packets: Vec<_> = (0..batch.len()).map(|index| batch.packet(index).unwrap().len).collect();
+        assert_eq!(packets, [50, 100, 0, 50]);
+        let BatchPacket { buffer, len, .. } = batch.packet(3).unwrap();
+        assert!(buffer[..len].iter().all(|byte| *byte == 2));
+        batch.commit_spare(4, 100, lens.into_iter(), <[u8]>::len);
+        assert_eq!((batch.len(), batch.spare(4, 100).count()), (4, 0));
+        batch.set_limit(100);
+        let free = batch.arena.len() - batch.end;
+        assert_eq!(batch.spare(4, MAX_PACKET).count(), free / MAX_ENTRY);
+        assert_eq!(batch.spare(4, 2000).count(), free / PacketBatch::stride(2000));
     }
 
     #[test]

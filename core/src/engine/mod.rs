@@ -158,8 +158,8 @@ impl Engine {
     }
 
     /// The counters of the engine.
-    pub fn stats(&self) -> &EngineStats {
-        &self.shared.stats
+    pub fn stats(&self) -> EngineStats {
+        EngineStats { staged_bytes: self.shared.staging.used, ..self.shared.stats }
     }
 
     /// Counts a drop that the shell made: a full queue, a device or socket that refused.
@@ -171,6 +171,15 @@ impl Engine {
     /// the next one.
     pub fn newest_timestamp(&self) -> Option<SystemTime> {
         self.peers.iter().filter_map(|(_, peer)| peer.timestamp_floor).chain(self.shared.newest_timestamp).max()
+    }
+
+    /// When the newest handshake of any peer was completed, and its round trip if this side began it. Unlike a
+    /// [`snapshot`](Self::snapshot) it costs nothing for allowed IPs.
+    pub fn newest_handshake(&self) -> Option<(Instant, Option<Duration>)> {
+        self.peers
+            .iter()
+            .filter_map(|(_, peer)| Some((peer.last_handshake?, peer.round_trip)))
+            .max_by_key(|(at, _)| *at)
     }
 
     /// Whether any peer has a session that packets can be sealed with.
@@ -203,13 +212,11 @@ impl Engine {
             })
             .collect();
         peers.sort_by_key(|peer| peer.public_key);
-        let mut engine = self.shared.stats;
-        engine.staged_bytes = self.shared.staging.used;
         Snapshot {
             at: now,
             private_key: self.identity.as_ref().map(Identity::private_key),
             mtu: self.shared.config.mtu,
-            engine,
+            engine: self.stats(),
             newest_timestamp: self.newest_timestamp(),
             peers,
         }

@@ -4,6 +4,7 @@
 //! without IPv6 then simply has one. Sockets are made as seldom as possible, and each is counted.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use nix::libc;
@@ -22,6 +23,7 @@ pub struct UdpSockets {
     endpoints: [Option<Endpoint>; 2],
     port: u16,
     mark: u32,
+    interface: Option<NonZeroU32>,
     stats: SocketStats,
     errors: SendErrorLog,
     /// The one that something came from last.
@@ -39,6 +41,8 @@ pub struct UdpOptions {
     pub port: u16,
     /// The firewall mark (SO_MARK); 0 is none.
     pub mark: u32,
+    /// The index of the only interface to send over (IP_BOUND_IF, IPV6_BOUND_IF), on Apple's systems.
+    pub bind_interface: Option<NonZeroU32>,
 }
 
 impl UdpSockets {
@@ -51,6 +55,7 @@ impl UdpSockets {
             endpoints: [None, None],
             port: options.port,
             mark: options.mark,
+            interface: options.bind_interface,
             stats: SocketStats::default(),
             errors: SendErrorLog::default(),
             busy: 0,
@@ -107,6 +112,9 @@ impl UdpSockets {
         if self.mark != 0 {
             endpoint.set_mark(self.mark).map_err(|source| BindError::Mark { mark: self.mark, source })?;
         }
+        if let Some(index) = self.interface {
+            endpoint.bind_interface(Some(index)).map_err(|source| BindError::Interface { index, source })?;
+        }
         Ok(Some(endpoint))
     }
 }
@@ -134,12 +142,9 @@ impl Socket for UdpSockets {
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An error that an ICMP message left behind is gone now that it was reported. One that stays is not
-                    // of that sort, and would keep the loop busy for nothing.
                     Err(error) => {
                         self.stats.recv_errors += 1;
-                        self.failures += 1;
-                        if is_broken(&error) || self.failures >= RECV_FAILURES {
+                        if is_the_end(&error, &mut self.failures) {
                             broken = Some(error);
                         }
                         break;
@@ -159,6 +164,7 @@ impl Socket for UdpSockets {
 
     fn send_batch(&mut self, queue: &mut SendQueue) -> SendProgress {
         let mut progress = SendProgress::default();
+        let mut patience = PATIENCE;
         while let Some(run) = queue.front() {
             let remote = run.transmit.remote;
             let sent = match &mut self.endpoints[Family::of(&remote) as usize] {
@@ -182,6 +188,11 @@ impl Socket for UdpSockets {
                 }
                 Sent::Refused(count, error) => {
                     let kind = SendErrorKind::of(&error);
+                    if kind == SendErrorKind::NoBuffers && patience > 0 {
+                        patience -= 1;
+                        std::thread::yield_now();
+                        continue;
+                    }
                     self.errors.count(kind, count, remote, &error);
                     progress.broken |= kind == SendErrorKind::Broken;
                     progress.dropped += count;
@@ -222,6 +233,23 @@ impl Socket for UdpSockets {
         Ok(())
     }
 
+    fn bind_interface(&mut self, index: Option<NonZeroU32>) -> Result<(), BindError> {
+        let endpoints = || self.endpoints.iter().flatten();
+        let Err(source) = endpoints().try_for_each(|endpoint| endpoint.bind_interface(index)) else {
+            self.interface = index;
+            return Ok(());
+        };
+        for endpoint in endpoints() {
+            if let Err(error) = endpoint.bind_interface(self.interface) {
+                tracing::debug!(%error, "the former interface could not be set again");
+            }
+        }
+        match index {
+            Some(index) => Err(BindError::Interface { index, source }),
+            None => Err(other("IP_BOUND_IF", Family::V4, source)),
+        }
+    }
+
     fn local_port(&self) -> u16 {
         self.port
     }
@@ -237,9 +265,22 @@ impl Socket for UdpSockets {
     }
 }
 
-/// Whether a socket will certainly not receive again.
-fn is_broken(error: &io::Error) -> bool {
-    SendErrorKind::of(error) == SendErrorKind::Broken
+/// Whether a socket will not receive again, after `failures` others and this one.
+fn is_the_end(error: &io::Error, failures: &mut u32) -> bool {
+    match SendErrorKind::of(error) {
+        SendErrorKind::Broken => true,
+        // Memory is short, which passes: the socket is as good as before, and a new one would take more of it.
+        SendErrorKind::NoBuffers => {
+            std::thread::yield_now();
+            false
+        }
+        // An error that an ICMP message left behind is gone now that it was reported. One that stays is not of that sort,
+        // and would keep the loop busy for nothing.
+        _ => {
+            *failures += 1;
+            *failures >= RECV_FAILURES
+        }
+    }
 }
 
 fn other(action: &'static str, family: Family, source: io::Error) -> BindError {
@@ -248,6 +289,10 @@ fn other(action: &'static str, family: Family, source: io::Error) -> BindError {
 
 /// With some thousand programs' sockets on a host, one try in ten may find a port that is taken over the other family.
 const FREE_PORT_TRIES: usize = 16;
+
+/// How often one batch is tried again because a queue of the system is full. Apple's systems say so at once and never
+/// that it has emptied, for a socket that is not connected; giving others the processor is most often enough.
+const PATIENCE: u32 = 8;
 
 /// So many failures in a row mean that a socket is broken, whatever the error says.
 const RECV_FAILURES: u32 = 16;
@@ -299,6 +344,28 @@ mod tests {
     }
 
     #[test]
+    fn a_shortage_of_memory_is_not_the_end_of_a_socket() {
+        let mut failures = 0;
+        let mut after = |errno| is_the_end(&io::Error::from_raw_os_error(errno), &mut failures);
+        assert!((0..100).all(|_| !after(libc::ENOBUFS) && !after(libc::ENOMEM)));
+        assert!((1..RECV_FAILURES).all(|_| !after(libc::ECONNREFUSED)));
+        assert!(after(libc::ECONNREFUSED), "one that stays");
+        assert!(after(libc::ENOTCONN) && after(libc::EBADF));
+    }
+
+    #[test]
+    fn elsewhere_than_on_apples_systems_no_interface_can_be_chosen() {
+        let index = NonZeroU32::new(1);
+        let refused = |error| matches!(error, BindError::Interface { index, .. } if index.get() == 1);
+        assert!(refused(UdpSockets::bind(UdpOptions { bind_interface: index, ..UdpOptions::default() }).unwrap_err()));
+        let mut sockets = bind();
+        assert!(refused(sockets.bind_interface(index).unwrap_err()));
+        sockets.bind_interface(None).unwrap();
+        let port = sockets.local_port();
+        assert_eq!(sockets.rebind(port).unwrap(), port, "what was refused is not remembered");
+    }
+
+    #[test]
     fn one_port_is_free_over_both_families() {
         let sockets = bind();
         assert_eq!(sockets.families(), (true, true));
@@ -312,7 +379,7 @@ mod tests {
     #[test]
     fn a_busy_port_is_named() {
         let first = bind();
-        let error = UdpSockets::bind(UdpOptions { port: first.local_port(), mark: 0 }).unwrap_err();
+        let error = UdpSockets::bind(UdpOptions { port: first.local_port(), ..UdpOptions::default() }).unwrap_err();
         assert!(matches!(error, BindError::PortBusy { family: "IPv4", port } if port == first.local_port()));
         assert!(error.to_string().contains(&format!("UDP port {} is in use", first.local_port())));
     }
@@ -467,7 +534,7 @@ mod tests {
     #[ignore = "needs root: run by cargo xtask test"]
     fn marks_are_set_now_and_on_every_later_socket() {
         in_namespace(|| {
-            let mut sockets = UdpSockets::bind(UdpOptions { port: 0, mark: 0x1234 }).unwrap();
+            let mut sockets = UdpSockets::bind(UdpOptions { mark: 0x1234, ..UdpOptions::default() }).unwrap();
             let marks = |sockets: &UdpSockets| -> Vec<u32> {
                 sockets.fds().map(|fd| socket2::SockRef::from(&fd).mark().unwrap()).collect()
             };
