@@ -7,6 +7,7 @@
 pub mod api;
 pub mod config;
 pub mod debounce;
+pub mod dns;
 #[cfg(target_os = "linux")]
 pub mod doctor;
 pub mod endpoints;
@@ -24,6 +25,6 @@ mod scratch;
 pub mod settings;
 pub mod socket;
 mod timestamp;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod tunnel;
 pub mod uapi;

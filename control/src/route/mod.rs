@@ -17,14 +17,14 @@ use ipnet::IpNet;
 
 #[cfg(target_os = "macos")]
 pub use darwin::system::{
-    Monitor, apply, apply_with, bind_interface, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
+    Monitor, apply, apply_with, binding, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
     undo_but_stay_closed,
 };
 pub use error::{Reason, RouteError};
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Monitor, apply, apply_with, bind_interface, inspect, keeps_closed, mark_in_force, pin, pulled_out,
-    set_queue_length, undo, undo_but_stay_closed,
+    Monitor, apply, apply_with, binding, inspect, keeps_closed, mark_in_force, pin, pulled_out, set_queue_length, undo,
+    undo_but_stay_closed,
 };
 
 /// What was applied, with the numbers that the settings left open.
@@ -38,10 +38,32 @@ pub struct Applied {
     pub fwmark: Option<u32>,
     /// The tunnel's own table, if there are policy rules.
     pub table: Option<u32>,
-    /// The interface that the tunnel's own sockets must be bound to, where that keeps them out of the tunnel.
-    pub bind_interface: Option<NonZeroU32>,
+    /// What the tunnel's own sockets must be bound to.
+    pub binding: Binding,
     /// How many changes were made: 0 if the host conformed already.
     pub changed: usize,
+}
+
+/// What a tunnel's own sockets must be bound to, where that keeps their datagrams out of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// Nothing.
+    Free,
+    /// The interface with this number.
+    To(NonZeroU32),
+    /// A physical interface, and there is none with a network at the moment: they stay as they are until there is.
+    Unchanged,
+}
+
+impl Binding {
+    /// The interface's number.
+    #[must_use]
+    pub fn interface(self) -> Option<NonZeroU32> {
+        match self {
+            Self::To(index) => Some(index),
+            Self::Free | Self::Unchanged => None,
+        }
+    }
 }
 
 /// A route in the main table that takes traffic out of a full tunnel, as it does with wg-quick.

@@ -5,15 +5,16 @@
 //! that somebody has replaced meanwhile.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::plan::{Plan, plan, refuse};
+use super::plan::{Plan, needs_binding, plan, refuse};
 use super::table::Table;
 use crate::journal::{Device, Entry, Journal, Route, Via};
 use crate::route::mtu::{self, MIN_IPV6};
-use crate::route::{Applied, Reason, RouteError};
+use crate::route::{Applied, Binding, Reason, RouteError};
 use crate::settings::{Family, MtuSource, Settings};
 
 /// What applying settings needs of a system.
@@ -74,8 +75,8 @@ pub fn apply(
     if lost_address {
         changed += add(kernel, journal, &plan.changes, &mut |_, _| ())?;
     }
-    let bind_interface = bind_interface(settings, &system);
-    let applied = Applied { index: device.index, mtu, fwmark: None, table: None, bind_interface, changed };
+    let binding = binding(settings, &system);
+    let applied = Applied { index: device.index, mtu, fwmark: None, table: None, binding, changed };
     Ok((applied, plan))
 }
 
@@ -108,10 +109,15 @@ pub fn undo(kernel: &mut impl Kernel, journal: &mut Journal) -> Result<(), Route
     if left.is_empty() { Ok(()) } else { Err(RouteError::Left { cause: None, left }) }
 }
 
-/// The interface that the tunnel's own sockets must be bound to, if there is a network at all.
+/// What the tunnel's own sockets must be bound to: the interface with the default route, if a datagram could loop.
 #[must_use]
-pub fn bind_interface(settings: &Settings, system: &Table) -> Option<std::num::NonZeroU32> {
-    super::plan::needs_binding(settings).then(|| system.primary().and_then(std::num::NonZeroU32::new))?
+pub fn binding(settings: &Settings, system: &Table) -> Binding {
+    match system.primary().and_then(NonZeroU32::new) {
+        _ if !needs_binding(settings) => Binding::Free,
+        Some(index) => Binding::To(index),
+        // Unbound, they would send into the tunnel.
+        None => Binding::Unchanged,
+    }
 }
 
 fn choose_mtu(settings: &Settings, system: &Table) -> Result<u16, RouteError> {

@@ -29,8 +29,8 @@ use ipnet::IpNet;
 pub use closed::{keeps_closed, mark_in_force, undo_but_stay_closed};
 pub use monitor::Monitor;
 
-use super::{Applied, PulledOut, RouteError, mtu};
-use crate::firewall::{self, Part};
+use super::{Applied, Binding, PulledOut, Reason, RouteError, mtu};
+use crate::firewall::{self, FirewallError, Part};
 use crate::journal::{Entry, Journal};
 use crate::settings::{Family, MtuSource, Settings, TablePreference};
 use link::Link;
@@ -55,14 +55,14 @@ pub async fn pin(settings: &mut Settings, journal: &Journal) -> Result<Option<u3
     Ok(settings.fwmark)
 }
 
-/// The interface that the tunnel's own sockets must be bound to: none, for a mark keeps them out of the tunnel.
+/// What the tunnel's own sockets must be bound to: nothing, for a mark keeps their datagrams out of the tunnel.
 ///
 /// # Errors
 ///
 /// None on this system.
 #[expect(clippy::unused_async, reason = "on other systems it waits")]
-pub async fn bind_interface(_settings: &Settings) -> Result<Option<std::num::NonZeroU32>, RouteError> {
-    Ok(None)
+pub async fn binding(_settings: &Settings) -> Result<Binding, RouteError> {
+    Ok(Binding::Free)
 }
 
 /// Makes the host conform to the settings: firewall, addresses, MTU, up, routes, policy routing. Calling it again with the
@@ -113,7 +113,7 @@ pub async fn apply_with(
         index: link.device.index,
         mtu: occasion.mtu,
         fwmark: numbers.map(|numbers| numbers.fwmark),
-        bind_interface: None,
+        binding: Binding::Free,
         table: numbers.filter(|_| settings.policy.is_some()).map(|numbers| numbers.table),
         changed: missing.len() + removed,
     })
@@ -245,7 +245,7 @@ async fn add(
             match result {
                 Ok(()) => made.push(entry),
                 Err(cause) => {
-                    if cause.is_uncertain() {
+                    if is_uncertain(&cause) {
                         made.push(entry);
                     }
                     failure = failure.or(Some(cause));
@@ -322,6 +322,15 @@ fn check_namespace(journal: &Journal) -> Result<(), RouteError> {
         return Ok(());
     }
     Err(RouteError::OtherNamespace { name: journal.name().to_owned() })
+}
+
+/// Whether a change may have been made in spite of the error.
+fn is_uncertain(error: &RouteError) -> bool {
+    matches!(
+        error,
+        RouteError::Kernel { reason: Reason::Timeout | Reason::Unexpected, .. }
+            | RouteError::Firewall(FirewallError::Timeout { .. } | FirewallError::Answer { .. })
+    )
 }
 
 fn is_socket(entry: &Entry) -> bool {

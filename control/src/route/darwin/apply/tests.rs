@@ -128,7 +128,7 @@ fn a_second_time_changes_nothing_and_undo_takes_everything_back() {
     let before = kernel.shown();
     let applied = apply_to(&mut kernel, &full(), &mut journal).unwrap();
     assert_eq!((applied.index, applied.mtu, applied.changed), (TUNNEL, 1420, 5));
-    assert_eq!(applied.bind_interface.map(u32::from), Some(4));
+    assert_eq!(applied.binding.interface().map(u32::from), Some(4));
     assert!(kernel.shown().contains(&format!("198.51.100.0/24 {:?}", router("192.168.1.1"))));
     assert_eq!(apply_to(&mut kernel, &full(), &mut journal).unwrap().changed, 0);
 
@@ -170,7 +170,7 @@ fn an_exception_follows_the_router_without_a_gap() {
     kernel.table.routes[0] = row("0.0.0.0/0", router("172.20.0.1"), 5);
     kernel.table.interfaces.push(interface(5, "en5", 1400, &["172.20.0.7/16"]));
     let applied = apply_to(&mut kernel, &full(), &mut journal).unwrap();
-    assert_eq!(applied.bind_interface.map(u32::from), Some(5));
+    assert_eq!(applied.binding.interface().map(u32::from), Some(5));
     assert_eq!(applied.mtu, 1320);
     let exception = kernel.table.routes.iter().find(|row| row.destination.to_string() == "198.51.100.0/24").unwrap();
     assert_eq!((exception.gateway, exception.index), (router("172.20.0.1"), 5));
@@ -179,7 +179,7 @@ fn an_exception_follows_the_router_without_a_gap() {
     assert_eq!(apply_to(&mut kernel, &full(), &mut journal).unwrap().changed, 0);
     // The network goes away: an error then, as without a tunnel, and the host's own again when it is back.
     kernel.table.routes.remove(0);
-    apply_to(&mut kernel, &full(), &mut journal).unwrap();
+    assert_eq!(apply_to(&mut kernel, &full(), &mut journal).unwrap().binding, Binding::Unchanged);
     let exception = kernel.table.routes.iter().find(|row| row.destination.to_string() == "198.51.100.0/24").unwrap();
     assert_eq!(exception.gateway, Gateway::Reject);
 }
@@ -262,5 +262,5 @@ fn endpoints_decide_the_mtu() {
         ..Wanted::default()
     });
     let applied = apply_to(&mut kernel, &with_endpoint, &mut journal).unwrap();
-    assert_eq!((applied.mtu, applied.bind_interface), (1220, None));
+    assert_eq!((applied.mtu, applied.binding), (1220, Binding::Free));
 }

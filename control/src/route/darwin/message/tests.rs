@@ -118,7 +118,8 @@ fn a_default_route_of_a_dump() {
 #[test]
 fn only_changes_by_others_are_news() {
     let told = |change: fn(&mut Route)| {
-        let Some(Message::Route(mut route)) = messages(&add("10.0.0.0/8", router("192.168.1.1")).encode()).next() else {
+        let Some(Message::Route(mut route)) = messages(&add("10.0.0.0/8", router("192.168.1.1")).encode()).next()
+        else {
             panic!("no route")
         };
         change(&mut route);

@@ -147,9 +147,8 @@ fn dump(what: libc::c_int) -> io::Result<Vec<u8>> {
         let into = if length == 0 { std::ptr::null_mut() } else { bytes.as_mut_ptr().cast() };
         // SAFETY: the path has as many numbers as is said; the kernel writes at most `length` bytes to `into`, which has
         // room for them or is null, and then says in `length` how many it has written, or would have.
-        let result = unsafe {
-            libc::sysctl(path.as_mut_ptr(), PATH_LENGTH, into, &raw mut length, std::ptr::null_mut(), 0)
-        };
+        let result =
+            unsafe { libc::sysctl(path.as_mut_ptr(), PATH_LENGTH, into, &raw mut length, std::ptr::null_mut(), 0) };
         let error = (result != 0).then(io::Error::last_os_error);
         match error {
             None if !into.is_null() => {
@@ -205,7 +204,6 @@ const _: () = {
     assert!(size_of::<libc::if_msghdr>() == LINK_HEADER);
     assert!(std::mem::offset_of!(libc::if_msghdr, ifm_data.ifi_mtu) == LINK_MTU);
     assert!(size_of::<libc::ifa_msghdr>() == ADDRESS_HEADER);
-    assert!(size_of::<libc::ifaliasreq>() == request::ALIAS_V4);
     assert!(size_of::<libc::ifreq>() == request::IFREQ);
     assert!(size_of::<libc::in6_ifreq>() == request::IFREQ_V6);
 };

@@ -3,8 +3,6 @@
 mod calls;
 mod monitor;
 
-use std::num::NonZeroU32;
-
 use nix::errno::Errno;
 use socket2::Socket;
 
@@ -15,7 +13,7 @@ use super::message::Action;
 use super::table::{Table, gateway_of};
 use super::{apply as applying, plan};
 use crate::journal::{Entry, Journal, Route};
-use crate::route::{Applied, PulledOut, Reason, RouteError};
+use crate::route::{Applied, Binding, PulledOut, Reason, RouteError};
 use crate::settings::Settings;
 use crate::socket;
 
@@ -44,15 +42,15 @@ pub async fn pin(settings: &mut Settings, _journal: &Journal) -> Result<Option<u
     Ok(None)
 }
 
-/// The interface that the tunnel's own sockets must be bound to, so that their datagrams are not routed into it: the one
-/// with the default route. `None` if they cannot be, or if there is no network at the moment.
+/// What the tunnel's own sockets must be bound to, so that their datagrams are not routed into it: the interface with the
+/// default route.
 ///
 /// # Errors
 ///
 /// The kernel's tables cannot be read.
 #[expect(clippy::unused_async, reason = "on other systems it waits")]
-pub async fn bind_interface(settings: &Settings) -> Result<Option<NonZeroU32>, RouteError> {
-    Ok(applying::bind_interface(settings, &Darwin::open()?.table()?))
+pub async fn binding(settings: &Settings) -> Result<Binding, RouteError> {
+    Ok(applying::binding(settings, &Darwin::open()?.table()?))
 }
 
 /// Makes the host conform to the settings: addresses, up, routes. Calling it again with the same settings changes nothing

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use socket2::Socket;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::super::message::messages;
@@ -31,7 +32,12 @@ impl Monitor {
     ///
     /// [`RouteError::Kernel`] with [`Reason::NoSocket`]: there is no socket to be had.
     pub fn open() -> Result<Self, RouteError> {
-        let socket = calls::listening_socket().and_then(AsyncFd::new).map_err(|error| RouteError::Kernel {
+        let listen = || {
+            let socket = calls::listening_socket()?;
+            // SAFETY: the socket owns its descriptor, which stays open and the same until the socket is dropped.
+            Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+        };
+        let socket = listen().map_err(|error: io::Error| RouteError::Kernel {
             action: "listen to",
             object: "changes of the kernel's routing".into(),
             reason: Reason::NoSocket(calls::errno(&error)),
