@@ -90,7 +90,7 @@ impl Default for Directories {
         Self {
             runtime: crate::api::SOCKET_DIR.into(),
             uapi: crate::uapi::SOCKET_DIR.into(),
-            state: "/var/lib/adit".into(),
+            state: platform::STATE_DIR.into(),
         }
     }
 }

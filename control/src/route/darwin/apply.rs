@@ -165,7 +165,7 @@ fn add(
                 break;
             }
         }
-        if made.len() % STEP == 0 {
+        if made.len().is_multiple_of(STEP) {
             progress(made.len(), missing.len());
         }
     }

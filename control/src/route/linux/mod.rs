@@ -60,7 +60,6 @@ pub async fn pin(settings: &mut Settings, journal: &Journal) -> Result<Option<u3
 /// # Errors
 ///
 /// None on this system.
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn binding(_settings: &Settings) -> Result<Binding, RouteError> {
     Ok(Binding::Free)
 }

@@ -9,6 +9,9 @@ use crate::dns::DnsError;
 /// The device of a tunnel.
 pub(in crate::tunnel) type HostDevice = LinuxTun;
 
+/// What has to survive a reboot is kept here.
+pub(in crate::tunnel) const STATE_DIR: &str = "/var/lib/adit";
+
 /// What would keep those in that leave a full tunnel by a route of the system.
 pub(in crate::tunnel) const PULLED_OUT_HELP: &str = "`ExcludeLocalNetworks = off` or a list of ExcludedIPs keeps it in";
 
@@ -36,7 +39,6 @@ pub(in crate::tunnel) struct Dns;
 
 impl Dns {
     /// Brings a configuration's DNS settings into force.
-    #[expect(clippy::unused_async, reason = "on other systems it waits")]
     pub(in crate::tunnel) async fn apply(&mut self, _interface: &Interface, _ifname: &str) -> Result<(), DnsError> {
         Ok(())
     }

@@ -13,6 +13,9 @@ use crate::dns::{Dictionary, DnsError, Published};
 /// The device of a tunnel.
 pub(in crate::tunnel) type HostDevice = AppleTun;
 
+/// What has to survive a reboot is kept here.
+pub(in crate::tunnel) const STATE_DIR: &str = "/var/db/adit";
+
 /// What would keep those in that leave a full tunnel by a route of the system.
 pub(in crate::tunnel) const PULLED_OUT_HELP: &str =
     "macOS has one routing table, so AllowedIPs keeps it in that are longer";

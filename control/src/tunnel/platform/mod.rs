@@ -6,6 +6,6 @@ mod linux;
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{Dns, HostDevice, PULLED_OUT_HELP, before_up, open_device};
+pub(super) use linux::{Dns, HostDevice, PULLED_OUT_HELP, STATE_DIR, before_up, open_device};
 #[cfg(target_os = "macos")]
-pub(super) use macos::{Dns, HostDevice, PULLED_OUT_HELP, before_up, open_device};
+pub(super) use macos::{Dns, HostDevice, PULLED_OUT_HELP, STATE_DIR, before_up, open_device};

@@ -28,7 +28,6 @@ struct Darwin {
 /// # Errors
 ///
 /// [`RouteError::Unsupported`], or the kernel's tables cannot be read.
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn pin(settings: &mut Settings, _journal: &Journal) -> Result<Option<u32>, RouteError> {
     plan::refuse(settings)?;
     // The mark that stands for the rules of a firewall that is not there.
@@ -48,7 +47,6 @@ pub async fn pin(settings: &mut Settings, _journal: &Journal) -> Result<Option<u
 /// # Errors
 ///
 /// The kernel's tables cannot be read.
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn binding(settings: &Settings) -> Result<Binding, RouteError> {
     Ok(applying::binding(settings, &Darwin::open()?.table()?))
 }
@@ -69,7 +67,6 @@ pub async fn apply(ifname: &str, settings: &Settings, journal: &mut Journal) -> 
 /// # Errors
 ///
 /// As those of [`apply`].
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn apply_with(
     ifname: &str,
     settings: &Settings,
@@ -94,7 +91,6 @@ pub async fn apply_with(
 /// # Errors
 ///
 /// The kernel's tables cannot be read.
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn pulled_out(ifname: &str, settings: &Settings) -> Result<Vec<PulledOut>, RouteError> {
     let table = Darwin::open()?.table()?;
     let tunnel = table.by_name(ifname).map_or(0, |interface| interface.index);
@@ -153,7 +149,6 @@ pub async fn undo_but_stay_closed(journal: &mut Journal) -> Result<(), RouteErro
 /// # Errors
 ///
 /// None on this system.
-#[expect(clippy::unused_async, reason = "on other systems it waits")]
 pub async fn set_queue_length(_ifname: &str, _packets: u32) -> Result<(), RouteError> {
     Ok(())
 }
