@@ -7,7 +7,12 @@ use adit_control::config;
 use crate::failure::{Failure, Kind, Outcome};
 
 /// Where names are looked for, in this order.
+#[cfg(not(target_os = "macos"))]
 const DIRECTORIES: [&str; 2] = ["/etc/wireguard", "/etc/adit"];
+/// Where names are looked for, in this order: Homebrew's folders are where wg-quick(8) is told to look on macOS.
+#[cfg(target_os = "macos")]
+const DIRECTORIES: [&str; 4] =
+    ["/etc/wireguard", "/usr/local/etc/wireguard", "/opt/homebrew/etc/wireguard", "/etc/adit"];
 
 /// What a configuration may be written in.
 const EXTENSIONS: [&str; 3] = ["conf", "toml", "json"];
@@ -29,7 +34,6 @@ pub(crate) fn file(argument: &str) -> Outcome<(PathBuf, String)> {
 }
 
 /// The name of the tunnel that is meant, whether or not its file is still there.
-#[cfg(target_os = "linux")]
 pub(crate) fn name(argument: &str) -> Outcome<String> {
     if is_path(argument) { Ok(file(argument)?.1) } else { Ok(argument.to_owned()) }
 }

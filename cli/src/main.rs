@@ -3,7 +3,6 @@
 mod args;
 mod bench;
 mod check;
-#[cfg(target_os = "linux")]
 mod control;
 mod demo;
 #[cfg(target_os = "linux")]
@@ -20,9 +19,7 @@ mod netns;
 mod progress;
 #[cfg(target_os = "linux")]
 mod routes;
-#[cfg(target_os = "linux")]
 mod status;
-#[cfg(target_os = "linux")]
 mod up;
 mod watch;
 
@@ -70,7 +67,6 @@ fn run(cli: Cli) -> Outcome {
 }
 
 /// What has to do with the tunnels of this machine.
-#[cfg(target_os = "linux")]
 fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
     match command {
         Command::Up(options) => up::run(&options, global),
@@ -78,6 +74,14 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
         Command::Reload(options) => control::reload(&options),
         Command::Recover(options) => control::recover_all(&options),
         Command::Status(options) => status::run(&options),
+        other => look(other),
+    }
+}
+
+/// What looks at the host's routing and firewall.
+#[cfg(target_os = "linux")]
+fn look(command: Command) -> Outcome {
+    match command {
         Command::Doctor(options) => doctor::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Routes(options) => routes::run(&options),
@@ -85,10 +89,11 @@ fn run_tunnels(command: Command, global: &args::Global) -> Outcome {
     }
 }
 
-/// Tunnels are made on Linux only so far.
+/// Nobody knows other kernels well enough to explain them.
 #[cfg(not(target_os = "linux"))]
-fn run_tunnels(_command: Command, _global: &args::Global) -> Outcome {
+fn look(_command: Command) -> Outcome {
     Err(failure::Failure::failed(
-        "tunnels are made on Linux only so far; `adit demo` shows one at work here, in process",
+        "doctor, explain and routes know Linux's routing only so far; here, `adit status` shows tunnels, and \
+         `netstat -rn` and `scutil --dns` what they have changed",
     ))
 }

@@ -111,6 +111,9 @@ fn show(options: &Status, reports: &[StatusReport]) -> Outcome {
 
 fn tunnel(out: &mut String, report: &StatusReport) -> std::fmt::Result {
     writeln!(out, "{}: {}", "tunnel".green().bold(), report.name.green())?;
+    if let Some(interface) = &report.interface {
+        field(out, "interface", interface)?;
+    }
     if let Some(key) = &report.public_key {
         field(out, "public key", key)?;
     }

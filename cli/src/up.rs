@@ -25,15 +25,15 @@ use crate::failure::{Failure, Kind, Outcome, tell};
 use crate::progress::Meter;
 use crate::{locate, logging};
 
-/// Where a daemon logs if the command line does not say; `%` stands for the tunnel's name.
-const DEFAULT_LOG: &str = "/run/adit/%.log";
-
 /// How long a start may take, not counting the waits that the command line sets: hooks have 120 s each.
 const START_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long a start that is given up may take to undo what it did.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+#[cfg(target_os = "macos")]
+const PRIVILEGES: &str = "bringing a tunnel up takes root";
+#[cfg(not(target_os = "macos"))]
 const PRIVILEGES: &str = "bringing a tunnel up takes root, or CAP_NET_ADMIN, /dev/net/tun and a writable /run/adit";
 
 /// So many changes take more than a moment.
@@ -200,7 +200,7 @@ fn show(meter: &mut Option<Meter>, done: u64, total: u64) {
 fn log_file(global: &Global, name: &str) -> Outcome<PathBuf> {
     let path = match &global.log_file {
         Some(path) => std::path::absolute(path)?,
-        None => DEFAULT_LOG.replace('%', name).into(),
+        None => default_log(name).into(),
     };
     let folder = path.parent().filter(|_| global.log_file.is_none());
     folder.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| logging::open(&path)).map_err(|error| {
@@ -209,6 +209,11 @@ fn log_file(global: &Global, name: &str) -> Outcome<PathBuf> {
         Failure { message: format!("{}: {error}{help}", path.display()), ..error.into() }
     })?;
     Ok(path)
+}
+
+/// Where a daemon logs if the command line does not say.
+fn default_log(name: &str) -> String {
+    format!("{}/{name}.log", api::SOCKET_DIR)
 }
 
 /// Asks a daemon to end and waits until it has undone what it did.
@@ -300,7 +305,7 @@ async fn serve_async(options: &Up, path: PathBuf, name: String, loaded: Loaded) 
 
 /// Removes the log that nobody asked for, after a clean end; after any other it tells what happened.
 fn remove_default_log(name: &str) {
-    let path = DEFAULT_LOG.replace('%', name);
+    let path = default_log(name);
     for file in [format!("{path}.1"), path] {
         // It is not there if the command line named another one.
         let _elsewhere = std::fs::remove_file(file);

@@ -19,7 +19,11 @@ pub use routing::{Layout, RoutingReport};
 pub use server::{ApiHandler, ApiLimits, ApiServer};
 
 /// Where the sockets of running tunnels are.
+#[cfg(not(target_os = "macos"))]
 pub const SOCKET_DIR: &str = "/run/adit";
+/// Where the sockets and journals are: macOS empties it at each start too.
+#[cfg(target_os = "macos")]
+pub const SOCKET_DIR: &str = "/var/run/adit";
 
 /// The version of the protocol, member `v` of every line.
 pub const VERSION: u32 = 1;

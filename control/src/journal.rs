@@ -313,7 +313,7 @@ fn path_of(dir: &Path, name: &str) -> Result<PathBuf, JournalError> {
 }
 
 /// Where the command keeps its journals: a file system that a reboot empties, as it empties the routing tables.
-pub const DEFAULT_DIR: &str = "/run/adit";
+pub const DEFAULT_DIR: &str = crate::api::SOCKET_DIR;
 
 const FORMAT: u64 = 2;
 const SUFFIX: &str = ".journal";

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod config;
 pub mod debounce;
+pub mod dns;
 #[cfg(target_os = "linux")]
 pub mod doctor;
 pub mod endpoints;
@@ -16,16 +17,16 @@ pub mod firewall;
 pub mod hosted;
 pub mod journal;
 mod narrate;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod recover;
 pub mod redact;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod route;
 mod scratch;
 pub mod session;
 pub mod settings;
 pub mod socket;
 mod timestamp;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 pub mod tunnel;
 pub mod uapi;

@@ -229,11 +229,25 @@ pub async fn remove_dead(dir: &Path, name: &str) -> Result<(), SocketError> {
     remove_dead_at(&path).await.map_err(|error| failed("remove the socket of a process that is gone", &path, error))
 }
 
+/// Gives a file a name, unless it is taken: a link does that, unlike a rename.
+#[cfg(not(target_os = "macos"))]
+fn give_name(born: &Path, path: &Path) -> io::Result<()> {
+    fs::hard_link(born, path)
+}
+
+/// Gives a file a name, unless it is taken. Nobody says that APFS makes links to sockets, but renames can be exclusive
+/// (renameatx_np(2)).
+#[cfg(target_os = "macos")]
+fn give_name(born: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, born, CWD, path, RenameFlags::NOREPLACE)?)
+}
+
 /// Gives the socket at `born` its public name.
 async fn publish(born: &Path, path: &Path) -> Result<(), SocketError> {
-    // A link, unlike a rename, fails if the name is taken, so that of two processes only one can win.
+    // It fails if the name is taken, so that of two processes only one can win.
     for _ in 0..PUBLISH_ATTEMPTS {
-        match fs::hard_link(born, path) {
+        match give_name(born, path) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed("link the socket to its name", path, error));

@@ -32,6 +32,7 @@ impl ApiHandler for Tunnel {
         let reply = self.device.get().await.map_err(|errno| ApiError::new(ErrorCode::Failed, errno.to_string()))?;
         let facts = TunnelFacts {
             name: "adit0".into(),
+            ifname: "adit0".into(),
             pid: std::process::id(),
             uptime: Duration::from_secs(5),
             listen_port: reply.listen_port,

@@ -15,8 +15,10 @@ use super::RoutingReport;
 /// What the engine does not know about the tunnel it serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelFacts {
-    /// The interface's name.
+    /// The tunnel's name.
     pub name: String,
+    /// The interface's name.
+    pub ifname: String,
     /// The process.
     pub pid: u32,
     /// How long the tunnel has been up.
@@ -36,8 +38,11 @@ pub struct TunnelFacts {
 /// A tunnel at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
-    /// The interface's name.
+    /// The tunnel's name.
     pub name: String,
+    /// The interface's name, where it is not the tunnel's: macOS gives interfaces numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The process.
     pub pid: u32,
     /// Seconds since the tunnel came up.
@@ -129,6 +134,7 @@ pub struct PeerReport {
 impl From<(&Snapshot, TunnelFacts)> for StatusReport {
     fn from((snapshot, facts): (&Snapshot, TunnelFacts)) -> Self {
         Self {
+            interface: Some(facts.ifname).filter(|ifname| *ifname != facts.name),
             name: facts.name,
             pid: facts.pid,
             uptime_s: facts.uptime.as_secs_f64(),
@@ -235,6 +241,7 @@ mod tests {
         };
         let facts = TunnelFacts {
             name: "adit0".into(),
+            ifname: "adit0".into(),
             pid: 42,
             uptime: Duration::from_millis(2500),
             listen_port: Some(51820),

@@ -414,7 +414,7 @@ pub(super) fn key_of_found(route: &KernelRoute) -> RouteKey {
 /// The key of a route of a journal.
 pub(super) fn key_of_recorded(route: &Route) -> RouteKey {
     let (kind, device) = match &route.via {
-        Via::Device(device) => (RouteKind::Unicast, Some(device.index)),
+        Via::Device(device) | Via::Gateway { device, .. } => (RouteKind::Unicast, Some(device.index)),
         Via::Unreachable => (RouteKind::Unreachable, None),
         Via::Throw => (RouteKind::Throw, None),
     };

@@ -284,6 +284,7 @@ fn report() -> StatusReport {
         has_preshared_key: false,
     };
     StatusReport {
+        interface: None,
         name: "wg0".into(),
         pid: 4242,
         uptime_s: 13.0,

@@ -15,7 +15,6 @@
 //! may: a login over the underlay from outside the local networks ends. Where two tunnels have kill switches, only what
 //! both let through leaves.
 
-#[cfg(target_os = "linux")]
 mod error;
 #[cfg(target_os = "linux")]
 mod listing;
@@ -29,7 +28,6 @@ mod table;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-#[cfg(target_os = "linux")]
 pub use error::FirewallError;
 #[cfg(target_os = "linux")]
 pub use ruleset::ruleset;

@@ -1,6 +1,7 @@
 //! The kinds of changes that a journal records. Each holds all that is needed to undo exactly that change.
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -118,6 +119,13 @@ pub struct Route {
 pub enum Via {
     /// Out of an interface.
     Device(Device),
+    /// To a router behind an interface.
+    Gateway {
+        /// The router.
+        address: IpAddr,
+        /// The interface.
+        device: Device,
+    },
     /// To an error at once (`unreachable`).
     Unreachable,
     /// Out of the table: the look-up goes on with the next rule (`throw`).

@@ -1,18 +1,27 @@
 //! Who wrote a journal, so that a process id that another program got meanwhile is not taken for the owner.
 
-use std::fs;
+#[cfg(target_os = "macos")]
+mod darwin;
+#[cfg(not(target_os = "macos"))]
+mod proc;
 
 use serde::{Deserialize, Serialize};
+
+#[cfg(target_os = "macos")]
+use darwin::{boot_id, network_namespace, process};
+#[cfg(not(target_os = "macos"))]
+use proc::{boot_id, network_namespace, process};
 
 /// A process, told apart from all others of this machine's life.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// The process id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). `None` where there is no /proc.
+    /// When it started: in clock ticks since boot, field 22 of /proc/PID/stat (proc(5)); on macOS in microseconds since
+    /// 1970 (`struct proc_bsdinfo`). `None` where it cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
-    /// The boot that the time counts from (/proc/sys/kernel/random/boot_id).
+    /// The boot that it belongs to (/proc/sys/kernel/random/boot_id, on macOS the sysctl kern.bootsessionuuid).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
     /// The inode of the network namespace of the thread that made the journal: routes and rules belong to one.
@@ -69,32 +78,12 @@ impl Owner {
     }
 }
 
-/// What /proc/PID/stat says.
+/// What the system tells about a process.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
+    /// It is there, and no zombie.
     running: bool,
     start_time: u64,
-}
-
-fn process(pid: u32) -> Option<Process> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// The second field is the program's name in parentheses, which may itself hold blanks and parentheses.
-fn parse_stat(stat: &str) -> Option<Process> {
-    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
-    let running = !matches!(fields.next()?, "Z" | "X" | "x");
-    Some(Process { running, start_time: fields.nth(18)?.parse().ok()? })
-}
-
-fn boot_id() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
-}
-
-/// Of the calling thread, since each thread may be in one of its own.
-fn network_namespace() -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/thread-self/ns/net").ok().map(|namespace| namespace.ino())
 }
 
 #[cfg(test)]
@@ -139,16 +128,5 @@ mod tests {
         assert!(!owner.is_alive());
         child.wait().unwrap();
         assert!(!owner.is_alive());
-    }
-
-    #[test]
-    fn program_names_cannot_confuse_the_parser() {
-        let tail = "1 1 1 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 4242 1000 10";
-        let expected = |running| Some(Process { running, start_time: 4242 });
-        assert_eq!(parse_stat(&format!("7 (a) R (b)) S {tail}")), expected(true));
-        assert_eq!(parse_stat(&format!("7 (x) Z {tail}")), expected(false));
-        for broken in ["", "7 (x", "7 (x) S 1 2", "7 (x) S 1 1 1 0 -1 0 0 0 0 0 1 2 0 0 20 0 1 0 no"] {
-            assert_eq!(parse_stat(broken), None, "{broken:?}");
-        }
     }
 }

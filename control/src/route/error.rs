@@ -40,6 +40,14 @@ pub enum RouteError {
         /// The configured MTU in bytes.
         mtu: u16,
     },
+    /// The settings need something that this system does not have.
+    #[error("{key} is not supported on macOS: {reason}")]
+    Unsupported {
+        /// The key of the configuration.
+        key: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// No table is free for the default routes of a full tunnel.
     #[error("no routing table from {first} to {last} is free for the tunnel's own routes: set a FwMark, or a Table")]
     NoTable {
@@ -94,7 +102,7 @@ pub enum RouteError {
     },
 }
 
-/// The kernel's answer to a netlink request.
+/// The kernel's answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -102,9 +110,9 @@ pub enum Reason {
     Errno(Errno),
     /// It did not answer in time.
     Timeout,
-    /// It answered with something that does not answer the question, or the netlink socket is closed.
+    /// It answered with something that does not answer the question, or its socket is closed.
     Unexpected,
-    /// There is no netlink socket to be had.
+    /// There is no socket to be had.
     NoSocket(Errno),
 }
 
@@ -123,15 +131,6 @@ impl RouteError {
             _ => false,
         }
     }
-
-    /// Whether the change may have been made in spite of the error.
-    pub(super) fn is_uncertain(&self) -> bool {
-        matches!(
-            self,
-            Self::Kernel { reason: Reason::Timeout | Reason::Unexpected, .. }
-                | Self::Firewall(FirewallError::Timeout { .. } | FirewallError::Answer { .. })
-        )
-    }
 }
 
 impl fmt::Display for Reason {
@@ -140,15 +139,21 @@ impl fmt::Display for Reason {
             Self::Errno(errno) => write!(f, "{} ({errno:?})", in_words(*errno)),
             Self::Timeout => f.write_str("the kernel did not answer in time"),
             Self::Unexpected => f.write_str("the kernel's answer could not be understood"),
-            Self::NoSocket(errno) => write!(f, "no netlink socket: {}", errno.desc()),
+            Self::NoSocket(errno) => write!(f, "no socket: {}", errno.desc()),
         }
     }
 }
 
-/// What an errno of rtnetlink(7) means for routes, rules, addresses and links, where its general text would mislead.
+#[cfg(target_os = "linux")]
+const PERMISSION: &str = "not permitted: this needs root or the capability CAP_NET_ADMIN";
+#[cfg(not(target_os = "linux"))]
+const PERMISSION: &str = "not permitted: this needs root";
+
+/// What an errno of rtnetlink(7) or route(4) means for routes, rules, addresses and links, where its general text would mislead.
 fn in_words(errno: Errno) -> &'static str {
     match errno {
-        Errno::EPERM => "not permitted: this needs root or the capability CAP_NET_ADMIN",
+        Errno::EPERM => PERMISSION,
+        #[cfg(target_os = "linux")]
         Errno::EACCES => "IPv6 is switched off on this interface (sysctl net.ipv6.conf.*.disable_ipv6)",
         Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP => {
             "this kernel does not support it (is the address family switched off?)"

@@ -50,7 +50,12 @@ impl Shared {
             port: self.snapshot().await?.port,
         };
         let update = difference(&state.config, &config, &state.resolved, &resolved);
-        match self.apply(state, &settings, mark, config.interface.listen_port, former.port, update).await {
+        let changed = async {
+            self.apply(state, &settings, mark, config.interface.listen_port, former.port).await?;
+            state.dns.apply(&config.interface, &self.ifname).await?;
+            self.tell_engine(Command::Update(Box::new(update))).await
+        };
+        match changed.await {
             Ok(()) => {
                 state.fwmark_from_user = config.interface.fwmark.is_some_and(|mark| mark != 0);
                 (state.config, state.resolved, state.settings) = (config, resolved, settings);
@@ -70,7 +75,6 @@ impl Shared {
         mark: u32,
         port: Option<u16>,
         current_port: u16,
-        update: Update,
     ) -> Result<(), TunnelError> {
         // Rules that ask for a mark let nothing pass without it. So it is set before they are made, and taken away after
         // they are gone.
@@ -81,16 +85,26 @@ impl Shared {
         if let Some(port) = wanted.filter(|_| port != state.config.interface.listen_port) {
             self.ask(|reply| PumpCommand::Rebind(port, reply)).await??;
         }
-        let applied = route::apply(&self.name, settings, &mut state.journal).await?;
+        let applied = route::apply(&self.ifname, settings, &mut state.journal).await?;
+        self.bind(applied.binding).await?;
         self.set_mark(mark).await?;
         self.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
-        self.tell_engine(Command::Update(Box::new(update))).await
+        Ok(())
     }
 
     /// Puts back what a failed change has touched; what does not go back is logged, and the tunnel goes on.
     async fn restore(&self, state: &mut State, former: Former) {
-        if let Err(error) = route::apply(&self.name, &former.settings, &mut state.journal).await {
-            tracing::error!(%error, "the former settings could not be put back");
+        match route::apply(&self.ifname, &former.settings, &mut state.journal).await {
+            Ok(applied) => {
+                if let Err(error) = self.bind(applied.binding).await {
+                    tracing::error!(%error, "the former interface could not be put back");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the former settings could not be put back"),
+        }
+        let State { config, dns, .. } = state;
+        if let Err(error) = dns.apply(&config.interface, &self.ifname).await {
+            tracing::error!(%error, "the former DNS settings could not be put back");
         }
         let mark = self.set_mark(former.mark).await;
         let port = match self.snapshot().await {

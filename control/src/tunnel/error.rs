@@ -8,11 +8,12 @@ use adit_tun::socket::BindError;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::dns::DnsError;
 use crate::endpoints::ResolveError;
 use crate::journal::JournalError;
 use crate::route::RouteError;
 use crate::socket::SocketError;
-use adit_tun::device::linux::TunError;
+use adit_tun::device::TunError;
 
 /// Why a tunnel could not be started, changed or stopped.
 #[derive(Debug, Error)]
@@ -45,6 +46,9 @@ pub enum TunnelError {
     /// The host's settings could not be applied or undone.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The host's DNS settings could not be set.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     /// The journal could not be kept.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -125,7 +129,7 @@ impl TunnelError {
             Self::Config(_) | Self::KeyGone { .. } | Self::Engine(_) | Self::Mtu(MtuError::Tunnel(_)) => {
                 Kind::Configuration
             }
-            Self::Route(RouteError::MtuTooSmall { .. })
+            Self::Route(RouteError::MtuTooSmall { .. } | RouteError::Unsupported { .. })
             | Self::Device(TunError::Name { .. } | TunError::Mtu { .. }) => Kind::Configuration,
             Self::Socket(SocketError::Name { .. }) | Self::Journal(JournalError::Name { .. }) => Kind::Configuration,
             Self::Resolve(_) => Kind::Network,
@@ -139,6 +143,7 @@ impl TunnelError {
             Self::Device(TunError::Permission { .. } | TunError::NoDriver { .. })
             | Self::Bind(BindError::PortForbidden { .. } | BindError::Mark { .. }) => Kind::Permission,
             Self::Route(error) if error.is_permission() => Kind::Permission,
+            Self::Dns(DnsError::Refused) => Kind::Permission,
             Self::Journal(JournalError::Io { source, .. })
             | Self::Socket(SocketError::Io { source, .. })
             | Self::System { source, .. }

@@ -12,18 +12,19 @@ mod error;
 mod events;
 mod hooks;
 mod pace;
+mod platform;
 mod predecessor;
 mod repair;
 mod save;
 mod serve;
 mod start;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use adit_tun::device::linux::LinuxTun;
 use adit_tun::handle::{PumpCommand, PumpHandle, PumpSnapshot, Reply};
 use adit_tun::socket::UdpSockets;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
@@ -37,13 +38,14 @@ use crate::settings::Settings;
 use crate::timestamp;
 pub use error::{Kind, TunnelError};
 use events::Watcher;
+use platform::{Dns, HostDevice};
 use repair::Repair;
 use serve::Servers;
 
 /// What a tunnel is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The interface's name.
+    /// The tunnel's name; the interface has the same where the system lets interfaces have any.
     pub name: String,
     /// The file that the configuration was read from, and is read from again on reload.
     pub path: PathBuf,
@@ -88,7 +90,7 @@ impl Default for Directories {
         Self {
             runtime: crate::api::SOCKET_DIR.into(),
             uapi: crate::uapi::SOCKET_DIR.into(),
-            state: "/var/lib/adit".into(),
+            state: platform::STATE_DIR.into(),
         }
     }
 }
@@ -107,7 +109,7 @@ pub struct Tunnel {
 }
 
 /// The packet loop's thread, which gives device and sockets back.
-type PumpThread = adit_tun::PumpThread<LinuxTun, UdpSockets>;
+type PumpThread = adit_tun::PumpThread<HostDevice, UdpSockets>;
 
 /// Why [`Tunnel::wait`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +123,10 @@ pub enum Ended {
 /// What the tunnel's servers and its owner share.
 #[derive(Debug)]
 struct Shared {
+    /// The tunnel's name, by which its owner knows it.
     name: String,
+    /// The interface's name, by which the system knows it.
+    ifname: String,
     path: PathBuf,
     directories: Directories,
     resolve_wait: Duration,
@@ -140,6 +145,8 @@ struct Shared {
     outcome: watch::Sender<Option<Result<(), ApiError>>>,
     /// The mark of the tunnel's own datagrams; 0 is none.
     fwmark: AtomicU32,
+    /// The number of the interface that the tunnel's sockets are bound to; 0 is none.
+    bound_to: AtomicU32,
     /// One change at a time: a reload, a UAPI `set` and a stop hold it while they work. `None` once a stop has begun.
     state: Mutex<Option<State>>,
 }
@@ -152,6 +159,7 @@ struct State {
     settings: Settings,
     /// Whether the mark was asked for, and was not chosen by Adit.
     fwmark_from_user: bool,
+    dns: Dns,
     journal: Journal,
 }
 
@@ -164,7 +172,7 @@ impl Tunnel {
         start::start(options).await
     }
 
-    /// The interface's name.
+    /// The tunnel's name.
     pub fn name(&self) -> &str {
         &self.shared.name
     }
@@ -206,7 +214,7 @@ impl Tunnel {
         }
         let closed = lost && !shared.down_requested.load(Ordering::Relaxed) && route::keeps_closed(&state.journal);
         let interface = &state.config.interface;
-        let mut ended = hooks::run_all("PreDown", &interface.pre_down, &shared.name).await;
+        let mut ended = hooks::run_all("PreDown", &interface.pre_down, &shared.ifname).await;
         let snapshot = shared.snapshot().await;
         if let Ok(snapshot) = &snapshot {
             timestamp::store(&shared.directories.state, &snapshot.engine);
@@ -214,6 +222,8 @@ impl Tunnel {
                 ended = ended.and(save::save(&shared.path, &state, shared.fwmark.load(Ordering::Relaxed), snapshot));
             }
         }
+        // Before the way to the servers is gone.
+        state.dns.withdraw();
         let undone = if closed {
             route::undo_but_stay_closed(&mut state.journal).await
         } else {
@@ -223,7 +233,7 @@ impl Tunnel {
         // The thread ends at once: it was told to, or has ended already. Dropping what it returns removes the interface.
         drop(tokio::task::spawn_blocking(move || pump.join()).await);
         watcher.finish().await;
-        let after = hooks::run_all("PostDown", &interface.post_down, &shared.name).await;
+        let after = hooks::run_all("PostDown", &interface.post_down, &shared.ifname).await;
         let undone = match undone {
             Ok(()) if closed => Ok(()),
             Ok(()) => state.journal.remove().map_err(TunnelError::from),
@@ -255,6 +265,25 @@ impl Shared {
             Ok(Err(_)) => Err(TunnelError::Pump("the packet loop has ended".into())),
             Err(_) => Err(TunnelError::Pump("the packet loop does not answer".into())),
         }
+    }
+
+    /// Binds the tunnel's sockets to another interface, and tells the peers where they are now.
+    async fn bind(&self, binding: route::Binding) -> Result<(), TunnelError> {
+        let wanted = match binding {
+            route::Binding::Free => None,
+            route::Binding::To(index) => Some(index),
+            route::Binding::Unchanged => return Ok(()),
+        };
+        let number = wanted.map_or(0, NonZeroU32::get);
+        if self.bound_to.load(Ordering::Relaxed) == number {
+            return Ok(());
+        }
+        self.ask(|reply| PumpCommand::BindInterface(wanted, reply)).await??;
+        self.bound_to.store(number, Ordering::Relaxed);
+        let port = self.snapshot().await?.port;
+        self.ask(|reply| PumpCommand::Rebind(port, reply)).await??;
+        tracing::info!(interface = number, "the tunnel's datagrams leave by another interface");
+        Ok(())
     }
 
     /// Passes a command on to the engine.

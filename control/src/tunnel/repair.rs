@@ -13,6 +13,7 @@ use adit_tun::handle::PumpCommand;
 use tokio::task::JoinHandle;
 
 use super::pace::{Pace, Rivalry};
+use super::platform::PULLED_OUT_HELP;
 use super::{Shared, TunnelError};
 use crate::journal::Entry;
 use crate::route::{self, Monitor};
@@ -117,7 +118,7 @@ impl Shared {
     async fn warn_of_pulled_out(&self) -> bool {
         let state = self.state.lock().await;
         let Some(state) = state.as_ref() else { return false };
-        let mut found = match route::pulled_out(&self.name, &state.settings).await {
+        let mut found = match route::pulled_out(&self.ifname, &state.settings).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "the main table could not be looked at");
@@ -130,8 +131,7 @@ impl Shared {
         }
         tracing::warn!(
             routes = found.len(),
-            "routes in the main table take traffic out of the full tunnel; `ExcludeLocalNetworks = off` or a list of \
-             ExcludedIPs keeps it in"
+            "routes in the main table take traffic out of the full tunnel; {PULLED_OUT_HELP}"
         );
         for route in found.iter().take(SHOWN) {
             tracing::debug!(net = %route.net, interface = route.interface, "a route outside of the tunnel");
@@ -144,16 +144,17 @@ impl Shared {
         let mut state = self.state.lock().await;
         let Some(state) = state.as_mut() else { return Ok(Look::Stopping) };
         // Another device that has the name by now is not the tunnel's.
-        let is_there = || nix::net::if_::if_nametoindex(self.name.as_str()).is_ok_and(|found| found == index);
+        let is_there = || nix::net::if_::if_nametoindex(self.ifname.as_str()).is_ok_and(|found| found == index);
         if !is_there() {
             return Ok(Look::NoDevice);
         }
         let before: HashSet<Entry> = state.journal.entries().iter().cloned().collect();
-        let applied = match route::apply(&self.name, &state.settings, &mut state.journal).await {
+        let applied = match route::apply(&self.ifname, &state.settings, &mut state.journal).await {
             Ok(applied) => applied,
             Err(_) if !is_there() => return Ok(Look::NoDevice),
             Err(error) => return Err(error.into()),
         };
+        self.bind(applied.binding).await?;
         if applied.changed == 0 {
             return Ok(Look::Good { followed: 0 });
         }

@@ -93,6 +93,7 @@ impl ApiHandler for Shared {
         drop(state);
         let facts = TunnelFacts {
             name: self.name.clone(),
+            ifname: self.ifname.clone(),
             pid: std::process::id(),
             uptime: self.started.elapsed(),
             listen_port: Some(snapshot.port),

@@ -1,18 +1,20 @@
 //! Bringing a tunnel up, step by step; whatever fails undoes what came before it, and leaves a host that it found closed
 //! as closed as it was.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_core::{Command, Engine, EngineConfig};
-use adit_tun::device::linux::{LinuxTun, TunOptions};
+use adit_tun::device::Device as _;
 use adit_tun::handle::{PumpCommand, PumpHandle};
 use adit_tun::pump::Pump;
 use adit_tun::socket::{UdpOptions, UdpSockets};
 use tokio::sync::{Mutex, Notify, watch};
 
 use super::events::{self, Watcher};
+use super::platform::{Dns, before_up, open_device};
 use super::predecessor::{Inheritance, forget, inherit, refuse_running, with_closed};
 use super::repair::Repair;
 use super::serve::Servers;
@@ -53,10 +55,11 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         }
     };
     let Inheritance { journal, closed, mark: former_mark } = inheritance;
-    let Parts { settings, mark, uapi, watcher, pump, thread } = parts;
+    let Parts { ifname, settings, mark, bound_to, uapi, watcher, pump, thread } = parts;
     let fwmark_from_user = config.interface.fwmark.is_some_and(|mark| mark != 0);
     let shared = Arc::new(Shared {
         name,
+        ifname,
         path,
         directories,
         resolve_wait,
@@ -69,7 +72,8 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         repairs: AtomicU64::new(0),
         outcome: watch::Sender::new(None),
         fwmark: AtomicU32::new(former_mark.unwrap_or(mark)),
-        state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, journal })),
+        bound_to: AtomicU32::new(bound_to.map_or(0, NonZeroU32::get)),
+        state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, dns: Dns::default(), journal })),
     });
     // Hooks may call wg(8), so the sockets answer before the first of them runs.
     let servers = Servers::spawn(uapi, api, &shared);
@@ -84,7 +88,8 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         }
         Err(error) => {
             let stay_closed = closed && !shared.down_requested.load(Ordering::Relaxed);
-            if let Some(state) = shared.state.lock().await.take() {
+            if let Some(mut state) = shared.state.lock().await.take() {
+                state.dns.withdraw();
                 forget(state.journal, stay_closed).await;
             }
             shared.pump.stop();
@@ -98,8 +103,10 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
 
 /// What a start makes before anything leads into the tunnel.
 struct Parts {
+    ifname: String,
     settings: Settings,
     mark: u32,
+    bound_to: Option<NonZeroU32>,
     uapi: UapiServer,
     watcher: Watcher,
     pump: PumpHandle,
@@ -118,14 +125,17 @@ async fn prepare(
 ) -> Result<Parts, TunnelError> {
     let Inheritance { journal, mark: former_mark, .. } = inheritance;
     journal.record(Entry::Socket { path: api.path().to_owned() })?;
-    let uapi = UapiServer::bind(&directories.uapi, name).await?;
-    journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
     let mut settings = settings_of(config, resolved);
     let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
     let port = config.interface.listen_port.unwrap_or(0);
-    let socket = UdpSockets::bind(UdpOptions { port, mark: former_mark.unwrap_or(mark), ..UdpOptions::default() })?;
+    let bound_to = route::binding(&settings).await?.interface();
+    let socket = UdpSockets::bind(UdpOptions { port, mark: former_mark.unwrap_or(mark), bind_interface: bound_to })?;
     let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
-    let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false, offload })?;
+    let device = open_device(name, mtu, offload)?;
+    let ifname = device.name().to_owned();
+    // It is the interface that wg(8) asks for by name.
+    let uapi = UapiServer::bind(&directories.uapi, &ifname).await?;
+    journal.record(Entry::Socket { path: uapi.path().to_owned() })?;
     let engine = Engine::new(EngineConfig {
         mtu,
         seed: random_seed()?,
@@ -140,7 +150,7 @@ async fn prepare(
     let (pump, thread) = Pump::spawn(engine, device, socket, sink)
         .map_err(|source| TunnelError::System { action: "the packet loop could not be started", source })?;
     let watcher = Watcher::spawn(events, pump.clone(), directories.state.clone());
-    Ok(Parts { settings, mark, uapi, watcher, pump, thread })
+    Ok(Parts { ifname, settings, mark, bound_to, uapi, watcher, pump, thread })
 }
 
 /// Configures the engine, tries a handshake and applies the settings. On a host that an earlier run has left closed, only
@@ -157,7 +167,7 @@ async fn bring_up(
         let update = config.update(|endpoint| resolved.address(endpoint));
         (config.interface.clone(), update, config.peers.iter().any(|peer| peer.endpoint.is_some()))
     };
-    hooks::run("PreUp", &interface.pre_up, &shared.name).await?;
+    hooks::run("PreUp", &interface.pre_up, &shared.ifname).await?;
     shared.tell_engine(Command::Update(Box::new(update))).await?;
     // Without a key there is nobody to answer; a hook after this may set one.
     let has_key = shared.snapshot().await?.engine.private_key.is_some();
@@ -170,25 +180,27 @@ async fn bring_up(
             );
         }
     }
-    no_link_local_address(&shared.name);
+    before_up(&shared.ifname);
     let applied = {
         let mut state = shared.state.lock().await;
         let state = state.as_mut().ok_or(TunnelError::Stopping)?;
         let mut tell = |done, total| {
             shared.progress.send_replace(Progress { done, total });
         };
-        let applied = route::apply_with(&shared.name, &state.settings, &mut state.journal, &mut tell).await?;
+        let applied = route::apply_with(&shared.ifname, &state.settings, &mut state.journal, &mut tell).await?;
+        shared.bind(applied.binding).await?;
         // A hook may have chosen another one by wg(8).
         if let Some((_, mark)) = marks.filter(|(former, _)| shared.fwmark.load(Ordering::Relaxed) == *former) {
             shared.set_mark(mark).await?;
         }
         shared.ask(|reply| PumpCommand::SetMtu(applied.mtu.into(), reply)).await??;
+        state.dns.apply(&state.config.interface, &shared.ifname).await?;
         applied
     };
-    if let Err(error) = route::set_queue_length(&shared.name, QUEUE_LENGTH).await {
+    if let Err(error) = route::set_queue_length(&shared.ifname, QUEUE_LENGTH).await {
         tracing::debug!(%error, "the device keeps its short queue");
     }
-    hooks::run("PostUp", &interface.post_up, &shared.name).await?;
+    hooks::run("PostUp", &interface.post_up, &shared.ifname).await?;
     Ok(applied)
 }
 
@@ -205,16 +217,6 @@ where
 
 /// Packets that the device's queue may hold: the 500 of a tun device are less than one TCP window at a gigabit.
 const QUEUE_LENGTH: u32 = 1000;
-
-/// Keeps the kernel from giving the device an fe80 address and soliciting routers through the tunnel when it comes up, as
-/// it does for its own WireGuard devices (drivers/net/wireguard/device.c, addr_gen_mode). The device is ours and takes
-/// the setting with it; where there is no IPv6 there is nothing to set.
-fn no_link_local_address(name: &str) {
-    const NONE: &str = "1";
-    if let Err(error) = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/addr_gen_mode"), NONE) {
-        tracing::debug!(%error, "the device may get a link-local address");
-    }
-}
 
 /// The settings that a configuration asks for.
 pub(super) fn settings_of(config: &Config, resolved: &Resolved) -> Settings {

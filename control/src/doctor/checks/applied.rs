@@ -136,6 +136,7 @@ fn shown(route: &Route) -> String {
     let Route { destination, table, .. } = route;
     match &route.via {
         Via::Device(device) => format!("`{destination} dev {} table {table}`", device.name),
+        Via::Gateway { address, device } => format!("`{destination} via {address} dev {} table {table}`", device.name),
         Via::Unreachable => format!("`unreachable {destination} table {table}`"),
         Via::Throw => format!("`throw {destination} table {table}`"),
     }

@@ -1,10 +1,10 @@
 //! Making and reverting one recorded change.
 
-use super::error::RouteError;
 use super::netlink::Netlink;
 use super::{address, link, routes, rules, sysctl};
 use crate::firewall;
 use crate::journal::{Entry, Journal, Mtu, Route};
+use crate::route::error::RouteError;
 use crate::socket;
 
 /// Cuts a list of changes into runs that are made at once: routes together, so that many of them take little time,

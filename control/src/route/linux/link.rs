@@ -4,9 +4,9 @@ use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use crate::journal::Device;
+use crate::route::error::{Reason, RouteError};
 
 /// An interface as the kernel describes it.
 #[derive(Debug, Clone)]

@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::error::RouteError;
 use super::link::Link;
 use super::netlink::Netlink;
 use super::routes::{self, Key, KeyVia};
@@ -17,6 +16,7 @@ use super::rules::{self, Numbers};
 use super::{address, sysctl};
 use crate::firewall::{self, Firewall, KillSwitch};
 use crate::journal::{Address, Device, Entry, Journal, Mtu, Route, Via};
+use crate::route::error::RouteError;
 use crate::settings::{self, Family, Place, Settings, Way};
 
 /// What a plan is made for.

@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use super::routes::{self, PROTOCOL, address_family};
 use crate::journal::{Entry, Rule, Target};
+use crate::route::error::{Reason, RouteError};
 use crate::settings::{FIRST_TABLE, Family, Policy, Settings, TABLE_MAIN, TablePreference};
 
 /// The numbers of a tunnel with policy routing.

@@ -21,9 +21,9 @@ pub use route::{Hop, KernelRoute, Protocol, RouteKind, RouteScope};
 pub use rule::{KernelRule, Mark, Range, RuleAction, table_name};
 pub use way::{KernelWay, Query};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use super::routes::address_family;
+use crate::route::error::{Reason, RouteError};
 use crate::settings::Family;
 
 /// A view of the kernel's routing that changes nothing.

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteProtocol, RouteType};
 
 use super::PulledOut;
-use super::error::RouteError;
 use super::netlink::Netlink;
 use super::routes::{self, Found, KeyVia};
+use crate::route::error::RouteError;
 use crate::settings::{Family, TABLE_MAIN};
 
 /// The connected networks that may be reached beside the tunnel, each once.

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::error::{Reason, RouteError};
+use crate::route::error::{Reason, RouteError};
 
 /// A netlink socket in the network namespace of the thread that opened it, closed when dropped.
 pub(super) struct Netlink {

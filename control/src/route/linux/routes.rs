@@ -11,9 +11,9 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use crate::journal::{Route, Via};
+use crate::route::error::{Reason, RouteError};
 use crate::settings::Family;
 
 /// A route that exists.
@@ -49,6 +49,7 @@ impl Key {
         };
         let via = match &route.via {
             Via::Device(device) => KeyVia::Interface(device.index),
+            Via::Gateway { .. } => KeyVia::Other,
             Via::Unreachable => KeyVia::Unreachable,
             Via::Throw => KeyVia::Throw,
         };
@@ -139,12 +140,15 @@ fn message(route: &Route) -> RouteMessage {
         (Via::Throw, IpNet::V4(_)) => (RouteType::Throw, RouteScope::Link),
         (Via::Throw, IpNet::V6(_)) => (RouteType::Throw, RouteScope::Universe),
         (Via::Device(_), IpNet::V4(_)) => (RouteType::Unicast, RouteScope::Link),
-        (Via::Device(_), IpNet::V6(_)) => (RouteType::Unicast, RouteScope::Universe),
+        (Via::Device(_), IpNet::V6(_)) | (Via::Gateway { .. }, _) => (RouteType::Unicast, RouteScope::Universe),
     };
     message.attributes.push(RouteAttribute::Table(route.table));
     message.attributes.push(RouteAttribute::Destination(route.destination.network().into()));
-    if let Via::Device(device) = &route.via {
+    if let Via::Device(device) | Via::Gateway { device, .. } = &route.via {
         message.attributes.push(RouteAttribute::Oif(device.index));
+    }
+    if let Via::Gateway { address, .. } = &route.via {
+        message.attributes.push(RouteAttribute::Gateway((*address).into()));
     }
     message.attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
@@ -190,6 +194,9 @@ fn describe(route: &Route) -> String {
     let Route { destination, table, .. } = route;
     match &route.via {
         Via::Device(device) => format!("the route {destination} dev {} table {table}", device.name),
+        Via::Gateway { address, device } => {
+            format!("the route {destination} via {address} dev {} table {table}", device.name)
+        }
         Via::Unreachable => format!("the route unreachable {destination} table {table}"),
         Via::Throw => format!("the route throw {destination} table {table}"),
     }

@@ -8,9 +8,9 @@ use nix::errno::Errno;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::error::{Reason, RouteError};
 use super::netlink::Netlink;
 use crate::journal::{Address, Device};
+use crate::route::error::{Reason, RouteError};
 
 /// Adds an address; it is no error if the interface has it.
 pub(super) async fn add(netlink: &Netlink, address: &Address) -> Result<(), RouteError> {

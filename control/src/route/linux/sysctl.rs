@@ -10,8 +10,8 @@
 use std::fs;
 use std::io;
 
-use super::error::RouteError;
 use crate::journal::{Entry, Journal, Sysctl};
+use crate::route::error::RouteError;
 
 /// The change that an IPv4 full tunnel needs, or `None` if somebody else has set the parameter for good.
 pub(super) fn wanted(journal: &Journal) -> Result<Option<Sysctl>, RouteError> {

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
-use super::error::{Reason, RouteError};
 use crate::debounce::Debouncer;
+use crate::route::error::{Reason, RouteError};
 
 /// Tells when the host's routing has changed, in the network namespace of the thread that opened it.
 pub struct Monitor {

@@ -3,10 +3,10 @@
 //! Policy rules, the routes that lead nowhere behind them, and what these need. They outlive the tunnel's device, so that
 //! nothing that the tunnel carried leaves in the clear until somebody says so.
 
-use super::error::RouteError;
 use super::netlink::Netlink;
 use super::{check_namespace, revert};
 use crate::journal::{Entry, Journal, Rule, Target, Via};
+use crate::route::error::RouteError;
 
 /// Whether a journal of this boot and network namespace holds something that keeps traffic from leaving in the clear.
 #[must_use]

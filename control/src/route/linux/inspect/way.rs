@@ -7,12 +7,12 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use serde::Serialize;
 
-use super::super::error::Reason;
 use super::super::link;
 use super::super::netlink::Netlink;
 use super::super::routes::address_family;
 use super::route::{self, KernelRoute, RouteKind};
 use crate::journal::Device;
+use crate::route::error::Reason;
 use crate::settings::Family;
 
 /// A packet to ask about.
