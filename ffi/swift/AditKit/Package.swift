@@ -55,7 +55,7 @@ let package = Package(
         .target(name: "AditNetworkExtension", dependencies: ["AditKit"], swiftSettings: strict),
         .testTarget(
             name: "AditKitTests",
-            dependencies: ["AditKit"],
+            dependencies: ["AditKit", "CAdit"],
             exclude: ["Fixtures"],
             swiftSettings: strict
         ),

@@ -150,7 +150,8 @@ final class ProviderSession: @unchecked Sendable {
                 monitor.cancel()
                 await close()
             }
-            done(error is CancellationError ? TunnelError(code: .stopped) : error)
+            let told: Error = error is CancellationError ? TunnelError(code: .stopped) : error
+            done(told)
         }
     }
 

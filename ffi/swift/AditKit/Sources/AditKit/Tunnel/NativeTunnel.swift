@@ -161,12 +161,11 @@ final class NativeTunnel: @unchecked Sendable {
     }
 
     /// Runs something that may wait, in the order in which it was asked for.
-    func perform(_ work: @escaping @Sendable (NativeTunnel) throws -> Void) async throws {
-        try await withCheckedThrowingContinuation { (waiter: CallbackBox.Waiter) in
+    func perform<Value: Sendable>(_ work: @escaping @Sendable (NativeTunnel) throws -> Value) async throws -> Value {
+        return try await withCheckedThrowingContinuation { (waiter: CheckedContinuation<Value, Error>) in
             queue.async {
                 do {
-                    try work(self)
-                    waiter.resume()
+                    waiter.resume(returning: try work(self))
                 } catch {
                     waiter.resume(throwing: error)
                 }

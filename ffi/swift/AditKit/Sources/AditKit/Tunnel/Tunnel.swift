@@ -89,7 +89,7 @@ public actor Tunnel {
         }
         if call.finish() {
             // The stop of the handler is awaited by one that comes after it, so that none is left for a later start.
-            try? await native.perform { native in
+            _ = try? await native.perform { native in
                 try native.stop(reason: .unspecified, deadline: StopReason.unspecified.deadline)
             }
             throw CancellationError()
@@ -116,7 +116,7 @@ public actor Tunnel {
 
     /// Stops the tunnel and gives everything back. Every call after that throws; ``events`` ends.
     public func close() async {
-        try? await native.perform { native in
+        _ = try? await native.perform { native in
             native.close()
         }
     }
@@ -134,8 +134,10 @@ public actor Tunnel {
     }
 
     /// Diagnostics as JSON. Private keys are never in it.
-    public func snapshot(redaction: Redaction = .everything) throws -> Data {
-        return try native.snapshot(redaction: redaction)
+    public func snapshot(redaction: Redaction = .everything) async throws -> Data {
+        return try await native.perform { native in
+            return try native.snapshot(redaction: redaction)
+        }
     }
 
     /// Hands packets of the host to the tunnel, all in one call.
