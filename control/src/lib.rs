@@ -13,6 +13,7 @@ pub mod endpoints;
 #[cfg(target_os = "linux")]
 pub mod explain;
 pub mod firewall;
+pub mod hosted;
 pub mod journal;
 mod narrate;
 #[cfg(target_os = "linux")]
@@ -21,6 +22,7 @@ pub mod redact;
 #[cfg(target_os = "linux")]
 pub mod route;
 mod scratch;
+pub mod session;
 pub mod settings;
 pub mod socket;
 mod timestamp;

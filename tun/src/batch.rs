@@ -87,6 +87,26 @@ impl PacketBatch {
         self.end += (HEADROOM + len + TAILROOM).next_multiple_of(ALIGN);
     }
 
+    /// Adds a copy of `packet`, or says that there is no room for it. One that is longer than any packet is added as an
+    /// empty one, so that it is counted by whoever parses it.
+    pub(crate) fn push(&mut self, packet: &[u8]) -> bool {
+        let packet = if packet.len() > MAX_PACKET { &[] } else { packet };
+        let start = self.end + HEADROOM;
+        let end = start + packet.len();
+        if self.packets.len() >= self.max_packets || end + TAILROOM > self.arena.len() {
+            return false;
+        }
+        self.arena[start..end].copy_from_slice(packet);
+        self.packets.push(Entry { start, len: packet.len(), offload: VirtioNetHeader::default() });
+        self.end = (end + TAILROOM).next_multiple_of(ALIGN);
+        true
+    }
+
+    /// Whether a quarter of it is free, in bytes and in packets.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.end <= self.arena.len() / 4 * 3 && self.packets.len() <= self.max_packets / 4 * 3
+    }
+
     /// The packet at `index`.
     #[inline]
     pub fn packet(&mut self, index: usize) -> Option<BatchPacket<'_>> {

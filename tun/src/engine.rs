@@ -3,11 +3,11 @@
 //! That is [`Engine`], except where somebody wants to know what the loop costs by itself: a benchmark puts something in
 //! its place that moves the same bytes and has no cipher. The trait has the engine's own methods, and none of its own.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use adit_core::offload::VirtioNetHeader;
 use adit_core::{
-    Command, CommandError, Deadline, DropReason, Ecn, Engine, Event, Outputs, Snapshot, Source, TunPacket,
+    Command, CommandError, Deadline, DropReason, Ecn, Engine, EngineStats, Event, Outputs, Snapshot, Source, TunPacket,
 };
 
 use crate::queue::{SendQueue, WriteQueue};
@@ -52,6 +52,31 @@ pub trait PacketEngine: Send + 'static {
 
     /// Everything that can be told.
     fn snapshot(&self, now: Instant) -> Snapshot;
+
+    /// What can be asked often. An engine that knows a cheaper way than its [`snapshot`](Self::snapshot) takes that.
+    fn counters(&self, now: Instant) -> EngineCounters {
+        let snapshot = self.snapshot(now);
+        let newest = snapshot.peers.iter().filter_map(|peer| Some((peer.last_handshake?, peer.handshake_round_trip)));
+        EngineCounters::new(snapshot.engine, newest.max_by_key(|(at, _)| *at))
+    }
+}
+
+/// The numbers of an engine that are worth showing all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineCounters {
+    /// Counters of the engine.
+    pub stats: EngineStats,
+    /// When the newest handshake of any peer was completed.
+    pub last_handshake: Option<Instant>,
+    /// The round trip of that handshake, if this side began it.
+    pub handshake_round_trip: Option<Duration>,
+}
+
+impl EngineCounters {
+    fn new(stats: EngineStats, newest: Option<(Instant, Option<Duration>)>) -> Self {
+        let (last_handshake, round_trip) = newest.unzip();
+        Self { stats, last_handshake, handshake_round_trip: round_trip.flatten() }
+    }
 }
 
 impl PacketEngine for Engine {
@@ -102,5 +127,9 @@ impl PacketEngine for Engine {
 
     fn snapshot(&self, now: Instant) -> Snapshot {
         Self::snapshot(self, now)
+    }
+
+    fn counters(&self, _now: Instant) -> EngineCounters {
+        EngineCounters::new(self.stats(), self.newest_handshake())
     }
 }

@@ -6,13 +6,17 @@
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use adit_core::{Command, CommandError, Event, Snapshot};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use thiserror::Error;
 
+use crate::device::Descriptor;
+use crate::engine::EngineCounters;
 use crate::memory::{ENTRY, TABLE};
 use crate::reactor::Waker;
 use crate::socket::{BindError, SocketStats};
@@ -32,6 +36,8 @@ pub enum PumpCommand {
     Engine(Command, Reply<Result<(), CommandError>>),
     /// Tell everything.
     Snapshot(Reply<Box<PumpSnapshot>>),
+    /// Tell what is worth asking often: it costs the same however many prefixes the peers have.
+    Counters(Reply<Box<PumpCounters>>),
     /// Bind the socket to a port, 0 being a free one and its own port meaning new sockets, and tell the peers. The reply
     /// is the port.
     Rebind(u16, Reply<Result<u16, BindError>>),
@@ -39,6 +45,12 @@ pub enum PumpCommand {
     SetMark(u32, Reply<Result<(), BindError>>),
     /// Set the MTU of the device and of the tunnel, in bytes.
     SetMtu(usize, Reply<Result<(), MtuError>>),
+    /// Go on with the packets of a descriptor, as a [`HostDevice`](crate::device::HostDevice) does; other devices say
+    /// that this is unsupported. Packets that the host gave before are still sent.
+    Attach(Descriptor, Reply<io::Result<()>>),
+    /// Send over one network interface only, by its index, or over the one that the routing table chooses. Apple's systems
+    /// only.
+    BindInterface(Option<NonZeroU32>, Reply<Result<(), BindError>>),
 }
 
 /// Called on the pump's thread with the result; it must not block. It is dropped uncalled if the pump ends first.
@@ -49,6 +61,21 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 pub struct PumpSnapshot {
     /// The engine and its peers.
     pub engine: Snapshot,
+    /// The packet loop.
+    pub pump: PumpStats,
+    /// The socket.
+    pub socket: SocketStats,
+    /// The UDP port.
+    pub port: u16,
+}
+
+/// What can be asked of a pump as often as one likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PumpCounters {
+    /// When they were read, on the pump's [`Clock`](crate::Clock).
+    pub at: Instant,
+    /// The engine, and its newest handshake.
+    pub engine: EngineCounters,
     /// The packet loop.
     pub pump: PumpStats,
     /// The socket.
@@ -180,6 +207,22 @@ impl PumpHandle {
         self.call(PumpCommand::Snapshot).map(|snapshot| *snapshot)
     }
 
+    /// Asks for the counters and waits for them.
+    ///
+    /// # Errors
+    /// [`PumpGone`].
+    pub fn counters(&self) -> Result<PumpCounters, PumpGone> {
+        self.call(PumpCommand::Counters).map(|counters| *counters)
+    }
+
+    /// Goes on with the packets of a descriptor and waits for it; see [`PumpCommand::Attach`].
+    ///
+    /// # Errors
+    /// [`PumpGone`]; inside, why the device does not.
+    pub fn attach(&self, descriptor: Descriptor) -> Result<io::Result<()>, PumpGone> {
+        self.call(|reply| PumpCommand::Attach(descriptor, reply))
+    }
+
     /// Binds the socket to another port and waits for it; see [`PumpCommand::Rebind`].
     ///
     /// # Errors
@@ -215,9 +258,12 @@ impl fmt::Debug for PumpCommand {
             // The command may hold keys, and the reply is a closure.
             Self::Engine(..) => f.write_str("Engine"),
             Self::Snapshot(_) => f.write_str("Snapshot"),
+            Self::Counters(_) => f.write_str("Counters"),
             Self::Rebind(port, _) => f.debug_tuple("Rebind").field(port).finish(),
             Self::SetMark(mark, _) => f.debug_tuple("SetMark").field(mark).finish(),
             Self::SetMtu(mtu, _) => f.debug_tuple("SetMtu").field(mtu).finish(),
+            Self::Attach(descriptor, _) => f.debug_tuple("Attach").field(&descriptor.name()).finish(),
+            Self::BindInterface(index, _) => f.debug_tuple("BindInterface").field(index).finish(),
         }
     }
 }

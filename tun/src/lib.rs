@@ -5,6 +5,7 @@
 //! [`socket::Socket`].
 
 pub mod batch;
+mod bell;
 pub mod clock;
 pub mod device;
 pub mod engine;
@@ -16,8 +17,9 @@ mod reactor;
 mod ring;
 pub mod socket;
 
+pub use bell::Bell;
 pub use clock::Clock;
-pub use engine::{PacketEngine, PumpOutputs};
-pub use handle::{EventSink, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
+pub use engine::{EngineCounters, PacketEngine, PumpOutputs};
+pub use handle::{EventSink, PumpCommand, PumpCounters, PumpHandle, PumpSnapshot, PumpStats};
 pub use pump::{ExitReason, Pump, PumpExit, PumpThread};
 pub use reactor::Waker;

@@ -15,9 +15,9 @@ use adit_core::{Command, DropReason, Engine, Event, OffloadSide, Outputs, Source
 
 use crate::batch::{Appetite, DatagramBatch, PacketBatch};
 use crate::clock::Clock;
-use crate::device::Device;
+use crate::device::{Descriptor, Device};
 use crate::engine::PacketEngine;
-use crate::handle::{EventSink, Inbox, Mail, MtuError, PumpCommand, PumpHandle, PumpSnapshot, PumpStats};
+use crate::handle::{EventSink, Inbox, Mail, MtuError, PumpCommand, PumpCounters, PumpHandle, PumpSnapshot, PumpStats};
 use crate::memory::TABLE;
 use crate::queue::{SendQueue, WriteQueue};
 use crate::reactor::{End, Reactor, Readiness, Ready};
@@ -213,9 +213,18 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
                 socket: self.socket.stats(),
                 port: self.socket.local_port(),
             })),
+            PumpCommand::Counters(reply) => reply(Box::new(PumpCounters {
+                at: now,
+                engine: self.engine.counters(now),
+                pump: self.stats(),
+                socket: self.socket.stats(),
+                port: self.socket.local_port(),
+            })),
             PumpCommand::Rebind(port, reply) => reply(self.rebind(port, now)),
             PumpCommand::SetMark(mark, reply) => reply(self.socket.set_mark(mark)),
             PumpCommand::SetMtu(mtu, reply) => reply(self.set_mtu(mtu, now)),
+            PumpCommand::Attach(descriptor, reply) => reply(self.attach(descriptor)),
+            PumpCommand::BindInterface(index, reply) => reply(self.socket.bind_interface(index)),
         }
     }
 
@@ -232,6 +241,17 @@ impl<D: Device, S: Socket, E: PacketEngine> Pump<D, S, E> {
             let _taken_back = self.tell_engine(Command::SetMtu(before), now);
             MtuError::Device { mtu, source }
         })
+    }
+
+    /// Gives the device another descriptor.
+    fn attach(&mut self, descriptor: Descriptor) -> io::Result<()> {
+        self.reactor.remove(End::Device);
+        let attached = self.device.attach_descriptor(descriptor);
+        let watched = self.reactor.add(End::Device, self.device.fd());
+        self.writing.set_offloads(self.device.offloads());
+        // Whatever held back the former one says nothing of this.
+        self.ready.device = Readiness::ALL;
+        attached.and(watched)
     }
 
     /// Binds the socket anew and tells the peers where we are now.

@@ -1,13 +1,13 @@
 //! A bounded queue of byte strings between two threads, for devices and sockets that are only memory.
 //!
 //! Bytes are copied into and out of one ring that is allocated once; nothing grows, and a full ring refuses. Either side
-//! may be a pump or a thread that waits for a [`Signal`].
+//! may be a pump or a thread that waits for a [`Bell`].
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::bell::Bell;
 use crate::reactor::Waker;
 
 /// Why a ring did not take something.
@@ -137,14 +137,14 @@ impl<M> Ring<M> {
 #[derive(Debug, Clone)]
 pub(crate) enum Notify {
     Pump(Waker),
-    Thread(Arc<Signal>),
+    Thread(Arc<Bell>),
 }
 
 impl Notify {
     fn notify(&self) {
         match self {
             Self::Pump(waker) => waker.wake(),
-            Self::Thread(signal) => signal.set(),
+            Self::Thread(bell) => bell.ring(),
         }
     }
 
@@ -157,41 +157,15 @@ impl Notify {
     }
 }
 
-/// A flag that a thread can wait for.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    set: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Signal {
-    pub(crate) fn set(&self) {
-        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until it is set or the time is over, takes it down and says whether it was set.
-    pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        let end = Instant::now() + timeout;
-        let mut set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*set {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            (set, _) = self.changed.wait_timeout(set, left).unwrap_or_else(PoisonError::into_inner);
-        }
-        std::mem::take(&mut *set)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    fn thread() -> (Arc<Signal>, Notify) {
-        let signal = Arc::new(Signal::default());
-        (Arc::clone(&signal), Notify::Thread(signal))
+    fn thread() -> (Arc<Bell>, Notify) {
+        let bell = Arc::new(Bell::new());
+        (Arc::clone(&bell), Notify::Thread(bell))
     }
 
     #[test]
@@ -214,18 +188,18 @@ mod tests {
         let ring = Ring::new(1, 10);
         let ((reader, notify_reader), (writer, notify_writer)) = (thread(), thread());
         ring.set_reader(notify_reader);
-        assert!(!reader.wait(Duration::ZERO));
+        assert!(!reader.wait(Some(Duration::ZERO)));
         ring.push((), &[1], Some(&notify_writer)).unwrap();
-        assert!(reader.wait(Duration::ZERO));
+        assert!(reader.wait(Some(Duration::ZERO)));
         for _ in 0..3 {
             assert_eq!(ring.push((), &[2], Some(&notify_writer)), Err(RingError::Full));
         }
         assert_eq!(ring.lock().writers.len(), 1);
-        assert!(!writer.wait(Duration::from_millis(1)));
+        assert!(!writer.wait(Some(Duration::from_millis(1))));
         ring.pop(&mut [0]).unwrap();
-        assert!(writer.wait(Duration::ZERO));
+        assert!(writer.wait(Some(Duration::ZERO)));
         ring.close();
-        assert!(reader.wait(Duration::ZERO) && ring.is_closed());
+        assert!(reader.wait(Some(Duration::ZERO)) && ring.is_closed());
         assert_eq!(ring.push((), &[1], None), Err(RingError::Closed));
     }
 

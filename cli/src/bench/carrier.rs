@@ -33,7 +33,8 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let watch = Watch::install()?;
     let tun = TunOptions { name: options.interface.clone(), mtu: MTU, attach: false, offload: true };
     let device = LinuxTun::open(&tun).map_err(Failure::failed)?;
-    let socket = UdpSockets::bind(UdpOptions { port: options.port, mark: 0 }).map_err(Failure::failed)?;
+    let socket =
+        UdpSockets::bind(UdpOptions { port: options.port, ..UdpOptions::default() }).map_err(Failure::failed)?;
     let everything = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
     let plain = Plain::new(options.remote, everything.map(|address| IpNet::new_assert(address, 0)));
     let (events, _no_events) = crossbeam_channel::bounded(1);

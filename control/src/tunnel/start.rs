@@ -123,7 +123,7 @@ async fn prepare(
     let mut settings = settings_of(config, resolved);
     let mark = initial_mark(config, route::pin(&mut settings, journal).await?);
     let port = config.interface.listen_port.unwrap_or(0);
-    let socket = UdpSockets::bind(UdpOptions { port, mark: former_mark.unwrap_or(mark) })?;
+    let socket = UdpSockets::bind(UdpOptions { port, mark: former_mark.unwrap_or(mark), ..UdpOptions::default() })?;
     let mtu = usize::from(config.interface.mtu.unwrap_or(FIRST_MTU));
     let device = LinuxTun::open(&TunOptions { name: name.to_owned(), mtu, attach: false, offload })?;
     let engine = Engine::new(EngineConfig {

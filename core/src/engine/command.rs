@@ -26,6 +26,12 @@ pub enum Command {
     /// The socket was replaced: tell all peers that have a session where we are now, and let the routing table choose
     /// the address to send from.
     Rebound,
+    /// Begin handshakes now with all peers that have a session, although it is good: whether the way to them still is,
+    /// only an answer can tell.
+    Reconnect,
+    /// The machine is about to sleep: no timer is due until [`Wake`](Self::Wake). Packets go on as ever, and begin
+    /// handshakes if they need them.
+    Suspend,
     /// The machine slept: look after all timers now, whatever their deadlines were.
     Wake,
 }
@@ -70,7 +76,21 @@ impl Engine {
                 });
                 Ok(())
             }
+            Command::Reconnect => {
+                self.for_each_peer(|shared, peer| {
+                    upkeep::update(shared, peer, now);
+                    if peer.has_session() {
+                        upkeep::initiate(shared, peer, now, out.network);
+                    }
+                });
+                Ok(())
+            }
+            Command::Suspend => {
+                self.shared.suspended = true;
+                Ok(())
+            }
             Command::Wake => {
+                self.shared.suspended = false;
                 self.for_each_peer(|shared, peer| upkeep::update(shared, peer, now));
                 Ok(())
             }

@@ -24,6 +24,9 @@ const MAX_DUE: usize = 16;
 impl Engine {
     /// Looks after every deadline that has come.
     pub fn handle_timeout<N: Sink<Transmit>, P: Sink<()>>(&mut self, now: Instant, out: &mut Outputs<'_, N, P>) {
+        if self.shared.suspended {
+            return;
+        }
         let mut due_peers = 0;
         // Each peer is popped once: a deadline that stays in the past is clamped by `look_after` and `schedule` below.
         while let Some(id) = self.peers.pop_due(now) {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::PacketBatch;
+use crate::bell::Bell;
 use crate::device::{Device, WriteProgress};
 use crate::queue::WriteQueue;
 use crate::reactor::Waker;
 pub use crate::ring::RingError;
-use crate::ring::{Notify, Ring, Signal};
+use crate::ring::{Notify, Ring};
 
 /// The pump's end.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct MemoryDevice {
 #[derive(Debug)]
 pub struct MemoryHost {
     shared: Arc<Shared>,
-    signal: Arc<Signal>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug)]
@@ -43,9 +44,9 @@ impl MemoryDevice {
     pub fn new(name: impl Into<String>, mtu: usize, packets: usize) -> (Self, MemoryHost) {
         let bytes = packets.saturating_mul(mtu).min(MAX_BYTES);
         let shared = Arc::new(Shared { to_host: Ring::new(packets, bytes), from_host: Ring::new(packets, bytes) });
-        let signal = Arc::new(Signal::default());
-        shared.to_host.set_reader(Notify::Thread(Arc::clone(&signal)));
-        (Self { name: name.into(), mtu, shared: Arc::clone(&shared), waker: None }, MemoryHost { shared, signal })
+        let bell = Arc::new(Bell::new());
+        shared.to_host.set_reader(Notify::Thread(Arc::clone(&bell)));
+        (Self { name: name.into(), mtu, shared: Arc::clone(&shared), waker: None }, MemoryHost { shared, bell })
     }
 }
 
@@ -115,7 +116,7 @@ impl MemoryHost {
     /// # Errors
     /// [`RingError::Full`]: try again after [`wait`](Self::wait). [`RingError::Closed`]: the device is gone.
     pub fn send(&self, packet: &[u8]) -> Result<(), RingError> {
-        self.shared.from_host.push((), packet, Some(&Notify::Thread(Arc::clone(&self.signal))))
+        self.shared.from_host.push((), packet, Some(&Notify::Thread(Arc::clone(&self.bell))))
     }
 
     /// Takes the oldest packet that came out of the tunnel into `buffer`, cut off at its end, and returns its length.
@@ -126,7 +127,7 @@ impl MemoryHost {
     /// Waits until there is a packet to receive, until there is room to send after [`RingError::Full`], until the device
     /// is gone, or until the time is over; only then it says `false`.
     pub fn wait(&self, timeout: Duration) -> bool {
-        !self.shared.to_host.is_empty() || self.is_closed() || self.signal.wait(timeout)
+        !self.shared.to_host.is_empty() || self.is_closed() || self.bell.wait(Some(timeout))
     }
 
     /// Whether the device is gone.

@@ -3,9 +3,16 @@
 //! A [`Device`] moves whole batches of IP packets and never blocks. It knows nothing of tunnels, and it does not
 //! configure itself beyond its name and MTU: addresses, routes and link state are control's work.
 
+#[cfg(target_vendor = "apple")]
+pub mod apple;
+pub mod descriptor;
+mod framing;
+pub mod host;
 #[cfg(target_os = "linux")]
 pub mod linux;
 pub mod memory;
+pub mod options;
+mod transfer;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -15,6 +22,10 @@ use adit_core::offload::Offloads;
 use crate::batch::PacketBatch;
 use crate::queue::WriteQueue;
 use crate::reactor::Waker;
+pub use descriptor::{Descriptor, DescriptorError, Ownership};
+pub use framing::Framing;
+pub use host::{Bell, HostBatch, HostDevice, HostPackets, Unplugged};
+pub use options::{TunError, TunOptions};
 
 /// A source and sink of IP packets, used by one pump.
 ///
@@ -36,7 +47,7 @@ pub trait Device: Send + 'static {
     /// What the system says: usually that it takes a privilege or that the value is out of its range.
     fn set_mtu(&mut self, mtu: usize) -> io::Result<()>;
 
-    /// Reads packets into `batch` until it is full or nothing is left, and returns how many there were. If the batch is
+    /// Reads packets into `batch`, which is empty, until it is full or nothing is left, and returns how many there were. If the batch is
     /// not full afterwards, nothing is left.
     ///
     /// # Errors
@@ -60,6 +71,15 @@ pub trait Device: Send + 'static {
 
     /// Names the pump to wake from now on.
     fn attach(&mut self, waker: Waker);
+
+    /// Goes on with the packets of `descriptor`. Packets that were on their way into the tunnel are still read.
+    ///
+    /// # Errors
+    /// Unsupported by a device that has its packets from elsewhere, and does not change; otherwise what the system says
+    /// of the descriptor.
+    fn attach_descriptor(&mut self, _descriptor: Descriptor) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// What became of the packets of one [`Device::send_batch`].

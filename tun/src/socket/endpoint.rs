@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use adit_core::{Ecn, Transmit};
@@ -72,6 +73,17 @@ impl Endpoint {
         return socket2::SockRef::from(&self.socket).set_mark(mark);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         return if mark == 0 { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
+    }
+
+    /// Sends over the interface with this index only, or over any again.
+    pub(super) fn bind_interface(&self, index: Option<NonZeroU32>) -> io::Result<()> {
+        #[cfg(target_vendor = "apple")]
+        return match self.family {
+            Family::V4 => socket2::SockRef::from(&self.socket).bind_device_by_index_v4(index),
+            Family::V6 => socket2::SockRef::from(&self.socket).bind_device_by_index_v6(index),
+        };
+        #[cfg(not(target_vendor = "apple"))]
+        return if index.is_none() { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) };
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

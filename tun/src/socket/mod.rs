@@ -10,6 +10,7 @@ pub mod send_error;
 pub mod udp;
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use thiserror::Error;
@@ -49,6 +50,19 @@ pub trait Socket: Send + 'static {
     /// # Errors
     /// [`BindError::Mark`] without CAP_NET_ADMIN, or where there are no marks.
     fn set_mark(&mut self, mark: u32) -> Result<(), BindError>;
+
+    /// Sends everything over the network interface with this index, whatever the routing table says; `None` leaves it to
+    /// the routing table. Later sockets do the same.
+    ///
+    /// # Errors
+    /// [`BindError::Interface`] for an index that no interface has, and for any index where there is no such binding. It
+    /// is as it was then.
+    fn bind_interface(&mut self, index: Option<NonZeroU32>) -> Result<(), BindError> {
+        match index {
+            None => Ok(()),
+            Some(index) => Err(BindError::Interface { index, source: io::ErrorKind::Unsupported.into() }),
+        }
+    }
 
     /// The port it is, or was last, bound to.
     fn local_port(&self) -> u16;
@@ -123,6 +137,17 @@ pub enum BindError {
     Mark {
         /// The mark.
         mark: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Datagrams cannot be sent over this interface only.
+    #[error(
+        "the UDP sockets could not be bound to the interface with index {index}: this takes one of Apple's systems, and an \
+         interface with that index ({source})"
+    )]
+    Interface {
+        /// The interface's index.
+        index: NonZeroU32,
         /// What the system said.
         source: io::Error,
     },

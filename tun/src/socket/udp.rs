@@ -4,6 +4,7 @@
 //! without IPv6 then simply has one. Sockets are made as seldom as possible, and each is counted.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use nix::libc;
@@ -22,6 +23,7 @@ pub struct UdpSockets {
     endpoints: [Option<Endpoint>; 2],
     port: u16,
     mark: u32,
+    interface: Option<NonZeroU32>,
     stats: SocketStats,
     errors: SendErrorLog,
     /// The one that something came from last.
@@ -39,6 +41,8 @@ pub struct UdpOptions {
     pub port: u16,
     /// The firewall mark (SO_MARK); 0 is none.
     pub mark: u32,
+    /// The index of the only interface to send over (IP_BOUND_IF, IPV6_BOUND_IF), on Apple's systems.
+    pub bind_interface: Option<NonZeroU32>,
 }
 
 impl UdpSockets {
@@ -51,6 +55,7 @@ impl UdpSockets {
             endpoints: [None, None],
             port: options.port,
             mark: options.mark,
+            interface: options.bind_interface,
             stats: SocketStats::default(),
             errors: SendErrorLog::default(),
             busy: 0,
@@ -106,6 +111,9 @@ impl UdpSockets {
         };
         if self.mark != 0 {
             endpoint.set_mark(self.mark).map_err(|source| BindError::Mark { mark: self.mark, source })?;
+        }
+        if let Some(index) = self.interface {
+            endpoint.bind_interface(Some(index)).map_err(|source| BindError::Interface { index, source })?;
         }
         Ok(Some(endpoint))
     }
@@ -222,6 +230,23 @@ impl Socket for UdpSockets {
         Ok(())
     }
 
+    fn bind_interface(&mut self, index: Option<NonZeroU32>) -> Result<(), BindError> {
+        let endpoints = || self.endpoints.iter().flatten();
+        let Err(source) = endpoints().try_for_each(|endpoint| endpoint.bind_interface(index)) else {
+            self.interface = index;
+            return Ok(());
+        };
+        for endpoint in endpoints() {
+            if let Err(error) = endpoint.bind_interface(self.interface) {
+                tracing::debug!(%error, "the former interface could not be set again");
+            }
+        }
+        match index {
+            Some(index) => Err(BindError::Interface { index, source }),
+            None => Err(other("IP_BOUND_IF", Family::V4, source)),
+        }
+    }
+
     fn local_port(&self) -> u16 {
         self.port
     }
@@ -312,7 +337,7 @@ mod tests {
     #[test]
     fn a_busy_port_is_named() {
         let first = bind();
-        let error = UdpSockets::bind(UdpOptions { port: first.local_port(), mark: 0 }).unwrap_err();
+        let error = UdpSockets::bind(UdpOptions { port: first.local_port(), ..UdpOptions::default() }).unwrap_err();
         assert!(matches!(error, BindError::PortBusy { family: "IPv4", port } if port == first.local_port()));
         assert!(error.to_string().contains(&format!("UDP port {} is in use", first.local_port())));
     }
@@ -467,7 +492,7 @@ mod tests {
     #[ignore = "needs root: run by cargo xtask test"]
     fn marks_are_set_now_and_on_every_later_socket() {
         in_namespace(|| {
-            let mut sockets = UdpSockets::bind(UdpOptions { port: 0, mark: 0x1234 }).unwrap();
+            let mut sockets = UdpSockets::bind(UdpOptions { mark: 0x1234, ..UdpOptions::default() }).unwrap();
             let marks = |sockets: &UdpSockets| -> Vec<u32> {
                 sockets.fds().map(|fd| socket2::SockRef::from(&fd).mark().unwrap()).collect()
             };
