@@ -23,11 +23,11 @@ final class Once<Value>: @unchecked Sendable {
     @discardableResult
     func callAsFunction(_ value: Value) -> Bool {
         lock.lock()
-        let handler = self.handler
-        self.handler = nil
+        let taken = handler
+        handler = nil
         lock.unlock()
-        guard let handler = handler else { return false }
-        handler(value)
+        guard let call = taken else { return false }
+        call(value)
         return true
     }
 }

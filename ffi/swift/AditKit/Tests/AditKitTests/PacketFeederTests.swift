@@ -50,11 +50,11 @@ private final class FakeFlow: @unchecked Sendable {
 
     func give(_ batch: PacketBatch) -> Bool {
         lock.lock()
-        let deliver = self.deliver
-        self.deliver = nil
+        let taken = deliver
+        deliver = nil
         lock.unlock()
-        guard let deliver = deliver else { return false }
-        deliver(batch)
+        guard let call = taken else { return false }
+        call(batch)
         return true
     }
 }

@@ -5,8 +5,8 @@ import Foundation
 public enum Adit {
     /// The version of the library, such as `0.1.0`.
     public static var version: String {
-        let text: UnsafePointer<CChar>? = adit_version()
-        guard let text = text else { return "" }
+        let pointer: UnsafePointer<CChar>? = adit_version()
+        guard let text = pointer else { return "" }
         return String(cString: text)
     }
 

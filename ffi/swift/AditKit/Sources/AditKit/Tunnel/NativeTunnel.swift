@@ -78,7 +78,7 @@ final class NativeTunnel: @unchecked Sendable {
         var offset = 0
         for packet in batch.packets {
             let place = UnsafeMutableRawBufferPointer(rebasing: arena[offset..<(offset + packet.count)])
-            packet.withUnsafeBytes { bytes in
+            packet.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) in
                 place.copyMemory(from: bytes)
             }
             var slice = AditSlice()

@@ -150,8 +150,8 @@ public struct TunnelError: Error, Hashable, Sendable {
     }
 
     private static func sentence(for code: Code) -> String {
-        let text: UnsafePointer<CChar>? = adit_error_message(code.rawValue)
-        guard let text = text else { return "error \(code.rawValue)" }
+        let pointer: UnsafePointer<CChar>? = adit_error_message(code.rawValue)
+        guard let text = pointer else { return "error \(code.rawValue)" }
         return String(cString: text)
     }
 }
