@@ -16,6 +16,8 @@ final class ProviderSession: @unchecked Sendable {
         var status: AppMessage.Status
         var isStarted = false
         var isEnding = false
+        /// What ended the tunnel before its start was told to be over.
+        var earlyFailure: Error?
     }
 
     private let lock = NSLock()
@@ -90,9 +92,9 @@ final class ProviderSession: @unchecked Sendable {
 
     /// Stops the tunnel for the reason that the system gave, and gives everything back.
     func stop(_ reason: StopReason) async {
-        let parts: (Tunnel?, Task<Void, Never>?) = withState { state in
+        let parts: (Tunnel?, Task<Void, Never>?, Task<Void, Never>?) = withState { state in
             state.isEnding = true
-            return (state.tunnel, state.start)
+            return (state.tunnel, state.start, state.reader)
         }
         flow.end()
         monitor.cancel()
@@ -107,6 +109,8 @@ final class ProviderSession: @unchecked Sendable {
         parts.1?.cancel()
         restarts.stopped()
         await close()
+        // The stream has an end now: what was told is still handed on.
+        await parts.2?.value
     }
 
     func sleep() {
@@ -131,9 +135,13 @@ final class ProviderSession: @unchecked Sendable {
             }
             let flow = self.flow
             try await tunnel.start(.callbacks({ batch in flow.write(batch) }))
-            withState { state in
+            let earlyFailure: Error? = withState { state in
                 state.isStarted = true
                 state.status.upSince = Date()
+                return state.earlyFailure
+            }
+            if let failure = earlyFailure {
+                throw failure
             }
             done(nil)
         } catch {
@@ -264,7 +272,14 @@ final class ProviderSession: @unchecked Sendable {
     /// Ends a tunnel that was up and cannot go on. A start that fails tells the system itself.
     private func fail(_ error: Error) {
         let isFirst: Bool = withState { state in
-            guard state.isStarted, !state.isEnding else { return false }
+            if !state.isStarted {
+                // The start is not over for this side: it finds this there.
+                state.earlyFailure = error
+                return false
+            }
+            if state.isEnding {
+                return false
+            }
             state.isEnding = true
             state.status.lastError = error as? TunnelError
             return true
@@ -281,13 +296,12 @@ final class ProviderSession: @unchecked Sendable {
     }
 
     private func close() async {
-        let parts: (Tunnel?, Task<Void, Never>?) = withState { state in
-            let parts = (state.tunnel, state.reader)
+        let tunnel: Tunnel? = withState { state in
+            let tunnel = state.tunnel
             state.tunnel = nil
-            return parts
+            return tunnel
         }
-        await parts.0?.close()
-        parts.1?.cancel()
+        await tunnel?.close()
     }
 
     private func told(_ what: String, _ tell: (Tunnel) throws -> Void) {
