@@ -281,7 +281,7 @@ final class TunnelTests: XCTestCase {
         try await tunnel.start(.callbacks({ _ in }))
         try await tunnel.update(configuration)
         let error = await failure {
-            try await tunnel.update(Configuration("[Interface]\n"))
+            try await tunnel.update(Configuration("[Interface]\nAdress = 10.99.0.7/32\n"))
         }
         XCTAssertEqual(code(of: error), .configuration, "\(String(describing: error))")
         XCTAssertEqual(try tunnel.stats().state, .up)
