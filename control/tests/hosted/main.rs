@@ -27,7 +27,9 @@ fn packets_cross_in_both_directions_after_the_settings_were_applied() {
         assert_eq!(pair.hosts[to].take_packets(), packets);
     }
     let stats = pair.tunnels[0].stats().unwrap();
-    assert_eq!((stats.state, stats.packets_out, stats.packets_in, stats.drops), (State::Up, 100, 100, 0));
+    assert_eq!((stats.state, stats.packets_out, stats.packets_in), (State::Up, 100, 100));
+    // Handshakes that both began at once are another matter: one of the two is dropped as stale.
+    assert_eq!((stats.inject_no_room, stats.output_dropped), (0, 0));
     assert!(stats.packet_memory_bytes > 0 && stats.packet_memory_bytes <= stats.packet_memory_budget);
     pair.stop();
     for tunnel in &pair.tunnels {
@@ -225,7 +227,9 @@ fn another_path_makes_new_sockets_and_loses_no_session() {
     };
     pair.tunnels[0].path_changed(path(3)).unwrap();
     pair.tunnels[0].path_changed(path(4)).unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    pair.hosts[0].stays("up", Duration::from_millis(400), |seen| {
+        !seen.events.contains(&HostEvent::State { state: State::Reasserting })
+    });
     assert_eq!(pair.tunnels[0].stats().unwrap().rebinds, 0, "the first report, and a burst, are no change");
     pair.tunnels[0].path_changed(path(5)).unwrap();
     let told = |state| move |seen: &host::Seen| seen.events.contains(&HostEvent::State { state });
