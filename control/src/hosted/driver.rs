@@ -17,7 +17,7 @@ use super::settings::{HostSettings, Surroundings};
 use super::stats::{HistoryEntry, millis};
 use super::{HostedOptions, PacketSource, Shared};
 use crate::config::Config;
-use crate::endpoints::{LastAddresses, ResolveError, Resolved, resolve};
+use crate::endpoints::{LastAddresses, ResolveError, Resolved, resolve, translate};
 use crate::narrate::narrate;
 use crate::session::{Action, Code, Failure, Input, NetworkPath, Session, State};
 
@@ -267,8 +267,12 @@ impl Driver {
             None => LastAddresses::default(),
         };
         let (patience, answers) = (self.options.patience.resolve, self.lookups.clone());
+        let is_ipv6_only = self.session.path().is_some_and(|path| path.ipv6 && !path.ipv4);
         tokio::spawn(async move {
-            let result = resolve(&config, patience, last).await;
+            let mut result = resolve(&config, patience, last).await;
+            if let (true, Ok(resolved)) = (is_ipv6_only, &mut result) {
+                *resolved = translate(&config, std::mem::take(resolved)).await;
+            }
             // Fails only when the tunnel is gone.
             let _gone = answers.send(Lookup { attempt, result }).await;
         });
