@@ -118,8 +118,9 @@ impl<'s> Validator<'s, '_> {
                 Key::PublicKey | Key::PresharedKey | Key::AllowedIps | Key::Endpoint | Key::PersistentKeepalive => {}
             }
         }
-        if let Some(entry) = dns_at {
-            let message = "Adit does not apply DNS settings yet, the system keeps the resolvers that it has";
+        // A host that embeds the engine applies them, and so does the command on macOS.
+        if let Some(entry) = dns_at.filter(|_| cfg!(target_os = "linux")) {
+            let message = "the `adit` command does not apply DNS settings on Linux yet, the system keeps its resolvers";
             self.report.warning(self.finding(section, entry, message));
         }
         if let (Some(bytes @ ..1280), Some(at)) = (mtu.value, mtu.first)

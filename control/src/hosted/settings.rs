@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use adit_core::route::{AppleDns, ApplePlatform, AppleSettings, AppleUnderlay, SystemTable, lint_apple};
+use adit_core::route::{AppleDns, AppleLint, ApplePlatform, AppleSettings, AppleUnderlay, SystemTable, lint_apple};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -15,7 +15,8 @@ use crate::session::NetworkPath;
 /// The settings that a host applies, most often as an `NEPacketTunnelNetworkSettings`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSettings {
-    /// The interface's addresses with the prefixes of their networks.
+    /// The interface's addresses with the prefixes of their networks. Apple's systems take no IPv6 prefix that is longer
+    /// than /120: give them that one for an address with /128.
     pub addresses: Vec<IpNet>,
     /// What goes into the tunnel.
     pub included_routes: Vec<IpNet>,
@@ -131,7 +132,9 @@ impl HostSettings {
             table: SystemTable::default(),
         };
         let found = lint_apple(&apple, &underlay);
-        found.iter().map(|lint| Warning { code: lint.name(), message: lint.message() }).collect()
+        // Nearly every WireGuard configuration has a /128, and a host knows what to make of it.
+        let found = found.iter().filter(|lint| !matches!(lint, AppleLint::PrefixTooLong { .. }));
+        found.map(|lint| Warning { code: lint.name(), message: lint.message() }).collect()
     }
 }
 
@@ -219,7 +222,7 @@ mod tests {
     #[test]
     fn what_goes_wrong_silently_elsewhere_is_said() {
         let half = settings("Address = 10.0.0.2/32, fd00::2/128", "AllowedIPs = 0.0.0.0/0");
-        assert_eq!(codes(&half), ["prefix-too-long", "ipv6-default-missing"]);
+        assert_eq!(codes(&half), ["ipv6-default-missing"]);
         let outside = settings("Address = 10.0.0.2/32\nDNS = 8.8.8.8", "AllowedIPs = 10.0.0.0/8");
         assert_eq!(codes(&outside), ["dns-server-outside"]);
         let hooks = settings("Address = 10.0.0.2/32\nPostUp = true\nTable = 7", "AllowedIPs = 10.0.0.0/8");

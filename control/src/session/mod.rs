@@ -217,8 +217,8 @@ impl Session {
         if over(self.start) {
             let shortage = self.shortage.take().map(|(failure, _)| failure);
             let text = format!(
-                "the tunnel did not come up within {} s: it was still {}",
-                self.patience.start.as_secs(),
+                "the tunnel did not come up within {:?}: it was still {}",
+                self.patience.start,
                 self.state.name()
             );
             let failure = shortage.unwrap_or_else(|| Failure::new(Code::StartTimeout, text));

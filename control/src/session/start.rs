@@ -100,8 +100,8 @@ impl Session {
                     Some(path) if !path.is_usable() => "; the host reports that there is no network",
                     _ => "",
                 };
-                let waited = self.patience.handshake.as_secs();
-                let text = format!("no peer answered a handshake within {waited} s{network}");
+                let waited = self.patience.handshake;
+                let text = format!("no peer answered a handshake within {waited:?}{network}");
                 if self.patience.require_handshake {
                     self.end(StopReason::PROVIDER_FAILED, Some(Failure::new(Code::PeerTimeout, text)), now);
                 } else {
@@ -135,8 +135,8 @@ impl Session {
 
     pub(super) fn no_answer(&mut self, now: Instant) {
         self.question = None;
-        let waited = self.patience.settings.as_secs();
-        let text = format!("the host did not say within {waited} s that the settings are applied");
+        let waited = self.patience.settings;
+        let text = format!("the host did not say within {waited:?} that the settings are applied");
         self.settings_decided(Err(Failure::new(Code::SettingsTimeout, text)), now);
     }
 
