@@ -73,7 +73,7 @@ async fn try_start(options: Options) -> Result<Tunnel, TunnelError> {
         outcome: watch::Sender::new(None),
         fwmark: AtomicU32::new(former_mark.unwrap_or(mark)),
         bound_to: AtomicU32::new(bound_to.map_or(0, NonZeroU32::get)),
-        state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, dns: Dns::default(), journal })),
+        state: Mutex::new(Some(State { fwmark_from_user, config, resolved, settings, dns: Dns::none(), journal })),
     });
     // Hooks may call wg(8), so the sockets answer before the first of them runs.
     let servers = Servers::spawn(uapi, api, &shared);

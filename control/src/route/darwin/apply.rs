@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::plan::{Plan, needs_binding, plan, refuse};
-use super::table::Table;
+use super::table::{Table, gateway_of};
 use crate::journal::{Device, Entry, Journal, Route, Via};
 use crate::route::mtu::{self, MIN_IPV6};
 use crate::route::{Applied, Binding, Reason, RouteError};
@@ -62,18 +62,24 @@ pub fn apply(
     let device = table.device(tunnel.index);
     let system = table.without(device.index, journal.entries());
     let mtu = choose_mtu(settings, &system)?;
-    let plan = plan(settings, &device, &system);
+    let mut plan = plan(settings, &device, &system);
+    keep_recorded(&mut plan, journal);
+    // It tells which interface was the tunnel's, once that is gone.
+    journal.record(Entry::Link(device.clone()))?;
 
-    let mut changed = 0;
     // The kernel makes routes of its own for addresses, and takes routes along with them: so it is looked at in between.
     let (addresses, routes): (Vec<_>, Vec<_>) =
         plan.changes.iter().cloned().partition(|entry| !matches!(entry, Entry::Route(_)));
-    changed += add(kernel, journal, &addresses, &mut |_, _| ())?;
-    changed += add(kernel, journal, &routes, progress)?;
+    let given = add(kernel, journal, &addresses, &mut |_, _| ())?;
+    let led = match add(kernel, journal, &routes, progress) {
+        Ok(led) => led,
+        Err(cause) => return Err(take_back(kernel, journal, &given, cause)),
+    };
+    let mut changed = given.len() + led.len();
     let (removed, lost_address) = remove_unwanted(kernel, journal, &plan.changes)?;
     changed += removed;
     if lost_address {
-        changed += add(kernel, journal, &plan.changes, &mut |_, _| ())?;
+        changed += add(kernel, journal, &plan.changes, &mut |_, _| ())?.len();
     }
     let binding = binding(settings, &system);
     let applied = Applied { index: device.index, mtu, fwmark: None, table: None, binding, changed };
@@ -92,14 +98,16 @@ pub fn undo(kernel: &mut impl Kernel, journal: &mut Journal) -> Result<(), Route
     let tunnels: Vec<Device> = journal
         .entries()
         .iter()
-        .filter_map(|entry| if let Entry::Up(device) = entry { Some(device.clone()) } else { None })
+        .filter_map(|entry| if let Entry::Link(device) = entry { Some(device.clone()) } else { None })
         .collect();
     let table = kernel.table()?;
     let present = table.present();
     let (mut reverted, mut left) = (Vec::new(), Vec::new());
     for entry in journal.entries().iter().rev().filter(|entry| !matches!(entry, Entry::Socket { .. })) {
         let is_gone = !is_ours && device_of(entry).is_some_and(|device| tunnels.contains(device));
-        let result = if is_gone || !present.has(entry) { Ok(()) } else { unmake(kernel, entry) };
+        // The state of the tunnel's interface goes with it.
+        let is_change = matches!(entry, Entry::Address(_) | Entry::Route(_));
+        let result = if is_change && !is_gone && present.has(entry) { unmake(kernel, entry) } else { Ok(()) };
         match result {
             Ok(()) => reverted.push(entry.clone()),
             Err(error) => left.push(error),
@@ -129,13 +137,13 @@ fn choose_mtu(settings: &Settings, system: &Table) -> Result<u16, RouteError> {
     }
 }
 
-/// Records and makes what is missing, all or nothing; says how much that was.
+/// Records and makes what is missing, all or nothing; returns what that was.
 fn add(
     kernel: &mut impl Kernel,
     journal: &mut Journal,
     wanted: &[Entry],
     progress: &mut (dyn FnMut(usize, usize) + Send),
-) -> Result<usize, RouteError> {
+) -> Result<Vec<Entry>, RouteError> {
     let table = kernel.table()?;
     let present = table.present();
     let missing: Vec<&Entry> = wanted.iter().filter(|entry| !present.has(entry)).collect();
@@ -171,14 +179,14 @@ fn add(
     }
     let Some(cause) = failure else {
         progress(made.len(), missing.len());
-        return Ok(made.len());
+        return Ok(missing.into_iter().cloned().collect());
     };
     let mut left = Vec::new();
     let mut kept = HashSet::new();
     for (entry, former) in made.into_iter().rev() {
         let back = match former {
-            Some(Entry::Route(old)) => kernel.redirect(old).map_err(|errno| refused("put back", entry, errno)),
-            _ => unmake(kernel, entry),
+            Some(old) => replace(kernel, entry, old).map_err(|errno| refused("put back", old, errno)),
+            None => unmake(kernel, entry),
         };
         if let Err(error) = back {
             kept.insert(entry);
@@ -192,20 +200,72 @@ fn add(
     Err(if left.is_empty() { cause } else { RouteError::Left { cause: Some(Box::new(cause)), left } })
 }
 
-/// Makes a change; one of ours to the same destination is led elsewhere, so that it is never gone in between.
+/// Takes changes back that were made just now, and adds to the cause what could not be.
+fn take_back(kernel: &mut impl Kernel, journal: &mut Journal, made: &[Entry], cause: RouteError) -> RouteError {
+    let (mut back, mut left) = (Vec::new(), Vec::new());
+    for entry in made.iter().rev() {
+        match unmake(kernel, entry) {
+            Ok(()) => back.push(entry.clone()),
+            Err(error) => left.push(error),
+        }
+    }
+    if let Err(error) = journal.edit(Vec::new(), &back) {
+        left.push(error.into());
+    }
+    if left.is_empty() { cause } else { RouteError::Left { cause: Some(Box::new(cause)), left } }
+}
+
+/// Where the network has changed and an exception has not, the recorded one stands: which interface a router is behind is
+/// the kernel's business, and two networks often have the same one.
+fn keep_recorded(plan: &mut Plan, journal: &Journal) {
+    let identity = |entry: &Entry| match entry {
+        Entry::Route(Route { destination, via: via @ Via::Gateway { .. }, .. }) => {
+            Some((*destination, gateway_of(via)?))
+        }
+        _ => None,
+    };
+    let recorded: HashMap<_, &Entry> =
+        journal.entries().iter().filter_map(|entry| Some((identity(entry)?, entry))).collect();
+    for entry in &mut plan.changes {
+        if let Some(&same) = identity(entry).and_then(|identity| recorded.get(&identity)) {
+            entry.clone_from(same);
+        }
+    }
+}
+
+/// Makes a change, or puts it in the place of one of ours to the same destination.
 fn make(kernel: &mut impl Kernel, entry: &Entry, former: Option<&Entry>) -> Result<(), RouteError> {
-    let made = match (entry, former) {
-        (Entry::Route(route), Some(_)) => match kernel.redirect(route) {
-            Err(Errno::ESRCH) => kernel.make(entry),
-            result => result,
-        },
-        _ => kernel.make(entry),
+    let made = match former {
+        Some(former) => replace(kernel, former, entry),
+        None => kernel.make(entry),
     };
     match made {
         Ok(()) => Ok(()),
         Err(Errno::EEXIST) if kernel.table()?.present().has(entry) => Ok(()),
         Err(Errno::EEXIST) => Err(RouteError::Conflict { object: describe(entry) }),
         Err(errno) => Err(refused("add", entry, errno)),
+    }
+}
+
+/// Puts one route in the place of another to the same destination. From router to router it is never gone in between; the
+/// kernel does not make a route of another kind out of one.
+fn replace(kernel: &mut impl Kernel, from: &Entry, to: &Entry) -> Result<(), Errno> {
+    if let (
+        Entry::Route(Route { via: Via::Gateway { .. }, .. }),
+        Entry::Route(route @ Route { via: Via::Gateway { .. }, .. }),
+    ) = (from, to)
+    {
+        return match kernel.redirect(route) {
+            Err(Errno::ESRCH) => kernel.make(to),
+            result => result,
+        };
+    }
+    match kernel.unmake(from) {
+        Ok(()) | Err(Errno::ESRCH) => kernel.make(to).inspect_err(|_| {
+            // Better the old way than none; if that fails too, the journal has it.
+            let _lost = kernel.make(from);
+        }),
+        error => error,
     }
 }
 
@@ -249,7 +309,7 @@ fn unmake(kernel: &mut impl Kernel, entry: &Entry) -> Result<(), RouteError> {
 
 fn device_of(entry: &Entry) -> Option<&Device> {
     match entry {
-        Entry::Route(Route { via: Via::Device(device), .. }) | Entry::Up(device) => Some(device),
+        Entry::Route(Route { via: Via::Device(device), .. }) => Some(device),
         Entry::Address(address) => Some(&address.device),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! The MTU that the underlay leaves to the tunnel.
 //!
 //! As wg-quick does, it takes the MTU of the route to each endpoint (of the path, if the kernel knows a smaller one), or of
-//! the default route if no endpoint answers, or 1500, and subtracts [`OVERHEAD`]. Where endpoints differ it takes the
+//! the default route if no endpoint answers, or 1500, and leaves the rest to `mtu::inner`. Where endpoints differ it takes the
 //! smallest, since all peers share the interface; wg-quick takes the largest. The result is never below 576, or below 1280
 //! if the tunnel carries IPv6, which does not work on less: then the outer datagrams are fragmented.
 

@@ -34,10 +34,15 @@ pub(in crate::tunnel) fn before_up(ifname: &str) {
 }
 
 /// The DNS settings that are in force: none, on Linux.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::tunnel) struct Dns;
 
 impl Dns {
+    /// None.
+    pub(in crate::tunnel) fn none() -> Self {
+        Self
+    }
+
     /// Brings a configuration's DNS settings into force.
     pub(in crate::tunnel) async fn apply(&mut self, _interface: &Interface, _ifname: &str) -> Result<(), DnsError> {
         Ok(())

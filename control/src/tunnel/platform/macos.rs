@@ -34,12 +34,17 @@ pub(in crate::tunnel) fn open_device(tunnel: &str, mtu: usize, offload: bool) ->
 pub(in crate::tunnel) fn before_up(_ifname: &str) {}
 
 /// The DNS settings that are in force.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::tunnel) struct Dns {
     published: Option<Published>,
 }
 
 impl Dns {
+    /// None.
+    pub(in crate::tunnel) fn none() -> Self {
+        Self { published: None }
+    }
+
     /// Brings a configuration's DNS settings into force; others of this tunnel are gone then.
     pub(in crate::tunnel) async fn apply(&mut self, interface: &Interface, ifname: &str) -> Result<(), DnsError> {
         let wanted = Dictionary::new(&interface.dns, &interface.dns_search, ifname);

@@ -77,8 +77,11 @@ impl Kernel for Fake {
 
     fn redirect(&mut self, route: &Route) -> Result<(), Errno> {
         self.step()?;
-        let found = self.table.routes.iter_mut().find(|row| row.destination == route.destination);
-        *found.ok_or(Errno::ESRCH)? = row_of(route);
+        let found =
+            self.table.routes.iter_mut().find(|row| row.destination == route.destination).ok_or(Errno::ESRCH)?;
+        let kinds = [found.gateway, row_of(route).gateway].map(|gateway| matches!(gateway, Gateway::Router { .. }));
+        assert_eq!(kinds, [true, true], "the kernel changes a route's router, and not its kind");
+        *found = row_of(route);
         Ok(())
     }
 
@@ -150,13 +153,10 @@ fn a_failure_at_any_step_leaves_the_host_as_it_was() {
     for fails_at in 1..=steps {
         let dir = tempfile::tempdir().unwrap();
         let (mut kernel, mut journal) = (Fake { fails_at: Some(fails_at), ..Fake::new() }, journal(&dir));
-        let before = Fake::new().table.routes;
         let error = apply_to(&mut kernel, &full(), &mut journal).unwrap_err();
         assert!(error.to_string().contains("ENOBUFS"), "{error}");
-        assert_eq!(kernel.table.routes, before, "step {fails_at}");
-        // Addresses are a step of their own, which the caller undoes.
-        undo(&mut kernel, &mut journal).unwrap();
         assert_eq!(kernel.shown(), Fake::new().shown(), "step {fails_at}");
+        undo(&mut kernel, &mut journal).unwrap();
         assert_eq!(journal.entries(), []);
     }
 }
@@ -182,6 +182,21 @@ fn an_exception_follows_the_router_without_a_gap() {
     assert_eq!(apply_to(&mut kernel, &full(), &mut journal).unwrap().binding, Binding::Unchanged);
     let exception = kernel.table.routes.iter().find(|row| row.destination.to_string() == "198.51.100.0/24").unwrap();
     assert_eq!(exception.gateway, Gateway::Reject);
+}
+
+#[test]
+fn the_same_router_behind_another_interface_is_the_same_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut kernel, mut journal) = (Fake::new(), journal(&dir));
+    apply_to(&mut kernel, &full(), &mut journal).unwrap();
+    let operations = kernel.operations;
+    kernel.table.interfaces.push(interface(5, "en5", 1500, &["192.168.1.8/24"]));
+    kernel.table.routes[0].index = 5;
+    let applied = apply_to(&mut kernel, &full(), &mut journal).unwrap();
+    assert_eq!((applied.changed, kernel.operations), (0, operations));
+    assert_eq!(applied.binding.interface().map(u32::from), Some(5));
+    undo(&mut kernel, &mut journal).unwrap();
+    assert_eq!(kernel.table.routes.len(), 2);
 }
 
 #[test]

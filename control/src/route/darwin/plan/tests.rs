@@ -310,7 +310,7 @@ proptest! {
                     prop_assert!(way == AppleWay::Physical);
                     // And it goes exactly where it would go without the tunnel.
                     if decision.steps[0].rule != AppleRule::SystemRoute {
-                        prop_assert_eq!(ours, system.covering(&exception_or(probe, &excluded).into()).map(|row| row.gateway));
+                        prop_assert_eq!(ours, system.covering(&exception_or(probe, &excluded)).map(|row| row.gateway));
                     }
                 }
             }

@@ -35,7 +35,7 @@ pub async fn pin(settings: &mut Settings, _journal: &Journal) -> Result<Option<u
     if plan::hides_ipv6_names(settings, &Darwin::open()?.table()?) {
         tracing::warn!(
             "no service of this host has an IPv6 default route, and macOS asks for no IPv6 addresses of names then: what \
-             has no other is reached by its address only; `AllowedIPs = ::/0` changes that"
+             has no other is found by its address only"
         );
     }
     Ok(None)
