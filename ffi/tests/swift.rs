@@ -2,6 +2,8 @@
 //!
 //! The package's own tests read the same files, where there is a Swift compiler. Here nothing of it is compiled.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
