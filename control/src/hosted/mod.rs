@@ -299,7 +299,7 @@ impl HostedTunnel {
         self.usable()?;
         let (sender, history) = std::sync::mpsc::sync_channel(1);
         let ask = Order::History(Box::new(move |history| drop(sender.try_send(history))));
-        self.orders.try_send(ask).map_err(refused)?;
+        self.orders.try_send(ask).map_err(|error| refused(&error))?;
         let history = history.recv_timeout(PATIENCE).map_err(|_| too_slow())?;
         let pump = self.shared.pump();
         let snapshot = pump.and_then(|pump| pump.snapshot().ok());
@@ -331,7 +331,9 @@ impl HostedTunnel {
         let (sender, stopped) = std::sync::mpsc::sync_channel(1);
         let shared = Arc::clone(&self.shared);
         // Asked for on the control thread, where no start can come between.
-        let answer: Answer = Box::new(move |_| drop(sender.try_send(shared.outbox.run_number())));
+        let answer: Answer = Box::new(move |_| {
+            let _late = sender.try_send(shared.outbox.run_number());
+        });
         let run = match self.orders.try_send(Order::Input(Input::Stop(reason), answer)) {
             Ok(()) => stopped.recv_timeout(end.saturating_duration_since(Instant::now())),
             Err(mpsc::error::TrySendError::Full(_)) => return Err(busy()),
@@ -387,7 +389,7 @@ impl HostedTunnel {
     fn order(&self, order: impl FnOnce(Answer) -> Order) -> Result<(), HostedError> {
         let (sender, result) = std::sync::mpsc::sync_channel(1);
         let order = order(Box::new(move |result| drop(sender.try_send(result))));
-        self.orders.try_send(order).map_err(refused)?;
+        self.orders.try_send(order).map_err(|error| refused(&error))?;
         match result.recv_timeout(PATIENCE) {
             Ok(result) => result,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(too_slow()),
@@ -509,7 +511,7 @@ impl std::fmt::Debug for HostedTunnel {
     }
 }
 
-fn refused<T>(error: mpsc::error::TrySendError<T>) -> HostedError {
+fn refused<T>(error: &mpsc::error::TrySendError<T>) -> HostedError {
     match error {
         mpsc::error::TrySendError::Full(_) => busy(),
         mpsc::error::TrySendError::Closed(_) => ended(),

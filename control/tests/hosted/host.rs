@@ -89,6 +89,18 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// Fails as soon as something is not so any more.
+    pub(crate) fn stays(&self, what: &str, duration: Duration, mut so: impl FnMut(&Seen) -> bool) {
+        let end = Instant::now() + duration;
+        let mut seen = self.seen.lock().unwrap();
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            assert!(so(&seen), "not {what} any more: {:?}", seen.events);
+            seen = self.changed.wait_timeout(seen, left).unwrap().0;
+        }
+    }
+}
+
 impl Host for Recorder {
     fn event(&self, event: &HostEvent) {
         self.calls.fetch_add(1, Ordering::SeqCst);

@@ -225,7 +225,9 @@ fn another_path_makes_new_sockets_and_loses_no_session() {
     };
     pair.tunnels[0].path_changed(path(3)).unwrap();
     pair.tunnels[0].path_changed(path(4)).unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    pair.hosts[0].stays("up", Duration::from_millis(400), |seen| {
+        !seen.events.contains(&HostEvent::State { state: State::Reasserting })
+    });
     assert_eq!(pair.tunnels[0].stats().unwrap().rebinds, 0, "the first report, and a burst, are no change");
     pair.tunnels[0].path_changed(path(5)).unwrap();
     let told = |state| move |seen: &host::Seen| seen.events.contains(&HostEvent::State { state });

@@ -32,10 +32,18 @@ impl Framing {
             Self::Raw => true,
             Self::Utun => {
                 let Some((header, packet)) = framed.split_first_chunk_mut::<FAMILY>() else { return false };
-                let Some(family) = family_of(packet) else { return false };
+                let Some(family) = protocol_family(packet) else { return false };
                 *header = family.to_be_bytes();
                 true
             }
+        }
+    }
+
+    /// The header of a packet that lies elsewhere; `None` if there is none for it.
+    pub(crate) fn header(self, packet: &[u8]) -> Option<([u8; FAMILY], usize)> {
+        match self {
+            Self::Raw => Some(([0; FAMILY], 0)),
+            Self::Utun => protocol_family(packet).map(|family| (family.to_be_bytes(), FAMILY)),
         }
     }
 
@@ -45,15 +53,16 @@ impl Framing {
         match self {
             Self::Raw => framed.len(),
             Self::Utun => match framed.split_first_chunk::<FAMILY>() {
-                Some((header, packet)) if family_of(packet) == Some(u32::from_be_bytes(*header)) => packet.len(),
+                Some((header, packet)) if protocol_family(packet) == Some(u32::from_be_bytes(*header)) => packet.len(),
                 _ => 0,
             },
         }
     }
 }
 
-/// The protocol family of a packet on Apple's systems, by its version field (RFC 791 and RFC 8200, section 3 of both).
-fn family_of(packet: &[u8]) -> Option<u32> {
+/// The protocol family of a packet as Apple's systems number it, 2 or 30, by its version field (section 3 of RFC 791 and
+/// of RFC 8200): what stands in front of it on a utun, and what packetFlow calls its protocol. `None` if it is no packet.
+pub fn protocol_family(packet: &[u8]) -> Option<u32> {
     match packet.first()? >> 4 {
         4 => Some(AF_INET),
         6 => Some(AF_INET6),
@@ -122,7 +131,10 @@ mod tests {
             let packet = framed.get(FAMILY..).unwrap_or_default().to_vec();
             let encoded = Framing::Utun.encode(&mut framed);
             prop_assert_eq!(encoded, matches!(packet.first().map(|byte| byte >> 4), Some(4 | 6)));
-            if encoded {
+            let header = Framing::Utun.header(&packet);
+            prop_assert_eq!(header.is_some(), encoded);
+            if let Some((header, len)) = header {
+                prop_assert_eq!(&header[..len], &framed[..FAMILY]);
                 prop_assert_eq!(Framing::Utun.decode(&framed), packet.len());
                 prop_assert_eq!(&framed[FAMILY..], &packet[..]);
             }

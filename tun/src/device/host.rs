@@ -96,6 +96,10 @@ impl Device for HostDevice {
             if closed && self.descriptor.is_none() {
                 return Err(Errno::ENODEV.into());
             }
+            if closed && batch.is_empty() {
+                // The last of them was taken: from here on there is the descriptor only.
+                self.calls = None;
+            }
         }
         match &mut self.descriptor {
             Some(descriptor) => descriptor.recv_batch(batch),
@@ -130,10 +134,11 @@ impl Device for HostDevice {
         // The former one may be of the same open file, and takes back that it does not block.
         drop(self.descriptor.take());
         let usable = descriptor.set_nonblocking();
-        self.descriptor = Some(descriptor);
         if let Some(calls) = &self.calls {
             calls.close();
+            calls.output().batch.hand_over(&mut descriptor);
         }
+        self.descriptor = Some(descriptor);
         usable
     }
 }
@@ -170,12 +175,11 @@ impl HostPackets {
         let room = injected.short && injected.batch.is_roomy();
         let mut output = shared.output();
         let now = room || injected.closed || !output.batch.is_empty();
-        injected.bell = Some(Arc::clone(&bell));
-        output.bell = Some(Arc::clone(&bell));
-        drop((injected, output));
         if now {
             bell.ring();
         }
+        injected.bell = Some(Arc::clone(&bell));
+        output.bell = Some(bell);
     }
 
     /// Whether so much room is free, at least a quarter, that injecting is worth while.
@@ -222,6 +226,15 @@ impl HostBatch {
     pub fn clear(&mut self) {
         self.spans.clear();
         self.end = 0;
+    }
+
+    /// Writes its packets to a descriptor instead; those that it does not take now stay.
+    fn hand_over(&mut self, descriptor: &mut Descriptor) {
+        let gone = descriptor.send_all(self.iter());
+        self.spans.drain(..gone);
+        if self.spans.is_empty() {
+            self.clear();
+        }
     }
 
     /// Adds a copy of `packet`, or says that there is no room for it.
@@ -392,3 +405,6 @@ impl Shared {
 }
 
 const _: () = assert!(size_of::<(usize, usize)>() <= ENTRY);
+
+#[cfg(test)]
+mod tests;

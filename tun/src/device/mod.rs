@@ -3,7 +3,7 @@
 //! A [`Device`] moves whole batches of IP packets and never blocks. It knows nothing of tunnels, and it does not
 //! configure itself beyond its name and MTU: addresses, routes and link state are control's work.
 
-#[cfg(target_vendor = "apple")]
+#[cfg(any(test, target_vendor = "apple"))]
 pub mod apple;
 pub mod descriptor;
 mod framing;
@@ -23,7 +23,7 @@ use crate::batch::PacketBatch;
 use crate::queue::WriteQueue;
 use crate::reactor::Waker;
 pub use descriptor::{Descriptor, DescriptorError, Ownership};
-pub use framing::Framing;
+pub use framing::{Framing, protocol_family};
 pub use host::{Bell, HostBatch, HostDevice, HostPackets, Unplugged};
 pub use options::{TunError, TunOptions};
 

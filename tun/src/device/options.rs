@@ -22,11 +22,8 @@ pub struct TunOptions {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TunError {
-    /// The kernel takes no such name (dev_valid_name in net/core/dev.c).
-    #[error(
-        "`{name}` cannot be an interface's name: it takes 1 to 15 bytes without spaces, `/`, `:` and `%`, and neither \
-         `.` nor `..`"
-    )]
+    /// The kernel takes no such name (dev_valid_name in net/core/dev.c of Linux, utun_ctl_connect of xnu).
+    #[error("`{name}` cannot be {}", NAMES)]
     Name {
         /// What was asked for.
         name: String,
@@ -38,15 +35,13 @@ pub enum TunError {
         name: String,
     },
     /// Making network devices takes CAP_NET_ADMIN.
-    #[error("no permission to make a tun device: this takes root or CAP_NET_ADMIN ({source})")]
+    #[error("no permission to make a tun device: this takes {} ({source})", PRIVILEGE)]
     Permission {
         /// What the kernel said.
         source: io::Error,
     },
     /// There is no /dev/net/tun, or nothing behind it.
-    #[error(
-        "this kernel has no tun driver behind /dev/net/tun: try `modprobe tun`, or allow it in the container ({source})"
-    )]
+    #[error("this kernel has no {} ({source})", DRIVER)]
     NoDriver {
         /// What the kernel said.
         source: io::Error,
@@ -70,3 +65,18 @@ pub enum TunError {
         source: io::Error,
     },
 }
+
+/// What the messages above say of each system.
+#[cfg(not(target_vendor = "apple"))]
+const NAMES: &str =
+    "an interface's name: it takes 1 to 15 bytes without spaces, `/`, `:` and `%`, and neither `.` nor `..`";
+#[cfg(not(target_vendor = "apple"))]
+const PRIVILEGE: &str = "root or CAP_NET_ADMIN";
+#[cfg(not(target_vendor = "apple"))]
+const DRIVER: &str = "tun driver behind /dev/net/tun: try `modprobe tun`, or allow it in the container";
+#[cfg(target_vendor = "apple")]
+const NAMES: &str = "a tun device's name here: it is `utun` and a number, or `utun` for any free number";
+#[cfg(target_vendor = "apple")]
+const PRIVILEGE: &str = "root";
+#[cfg(target_vendor = "apple")]
+const DRIVER: &str = "utun control";

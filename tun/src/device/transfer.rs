@@ -2,13 +2,16 @@
 //!
 //! It neither opens nor closes anything and knows no device; it knows which errors are a packet's and which are the end.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
+use nix::sys::uio::writev;
 use nix::unistd::{read, write};
 
 use crate::batch::PacketBatch;
+#[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+use crate::device::apple::bulk::{Bulk, Functions};
 use crate::device::{Framing, WriteProgress};
 use crate::queue::WriteQueue;
 
@@ -16,16 +19,26 @@ use crate::queue::WriteQueue;
 #[derive(Debug)]
 pub(super) struct Transfer {
     framing: Framing,
+    #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+    bulk: Bulk,
 }
 
 impl Transfer {
     pub(super) fn new(framing: Framing) -> Self {
-        Self { framing }
+        Self {
+            framing,
+            #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+            bulk: Bulk::new(Functions::of_system()),
+        }
     }
 
     /// Reads packets until `batch` is full or nothing is left. What is no packet is added as an empty one, so that the
     /// engine counts it.
     pub(super) fn recv_batch(&mut self, fd: BorrowedFd<'_>, batch: &mut PacketBatch) -> io::Result<usize> {
+        #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+        if let Some(result) = self.bulk.recv(self.framing, fd, batch) {
+            return result;
+        }
         let before = batch.len();
         let header = self.framing.header_len();
         while let Some(slot) = batch.slot_with_header(header) {
@@ -47,6 +60,10 @@ impl Transfer {
     /// Writes packets until `queue` is empty or the device takes no more.
     pub(super) fn send_batch(&mut self, fd: BorrowedFd<'_>, queue: &mut WriteQueue) -> io::Result<WriteProgress> {
         let mut progress = WriteProgress::default();
+        #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+        if self.bulk.send(self.framing, fd, queue, &mut progress)? {
+            return Ok(progress);
+        }
         while let Some(framed) = queue.front_with_header(self.framing.header_len()) {
             let written = if self.framing.encode(framed) { write(fd, framed) } else { Err(Errno::EINVAL) };
             match written {
@@ -64,6 +81,12 @@ impl Transfer {
             queue.advance();
         }
         Ok(progress)
+    }
+
+    /// Writes one packet that has no room in front of it.
+    pub(super) fn send_one(&mut self, fd: BorrowedFd<'_>, packet: &[u8]) -> Result<(), Errno> {
+        let (header, len) = self.framing.header(packet).ok_or(Errno::EINVAL)?;
+        writev(fd, &[IoSlice::new(&header[..len]), IoSlice::new(packet)]).map(drop)
     }
 }
 

@@ -98,6 +98,26 @@ impl WriteQueue {
         Some(&mut self.arena.bytes[front.start - header.min(HEADROOM)..front.start + front.len])
     }
 
+    /// The packet at `index`, if it has ended, as [`front_with_header`](Self::front_with_header) gives the oldest.
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    pub(crate) fn nth_with_header(&mut self, index: usize, header: usize) -> Option<&mut [u8]> {
+        let range = self.framed(index, header)?;
+        Some(&mut self.arena.bytes[range])
+    }
+
+    /// The same to read from.
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    pub(crate) fn nth_framed(&self, index: usize, header: usize) -> Option<&[u8]> {
+        Some(&self.arena.bytes[self.framed(index, header)?])
+    }
+
+    #[cfg(any(test, all(target_vendor = "apple", feature = "apple-batch")))]
+    fn framed(&self, index: usize, header: usize) -> Option<std::ops::Range<usize>> {
+        let ended = self.packets.len() - usize::from(self.chain.is_some());
+        let packet = self.packets.get(index).filter(|_| index < ended)?;
+        Some(packet.start - header.min(HEADROOM)..packet.start + packet.len)
+    }
+
     /// What the device has to tell the kernel of the oldest packet.
     pub fn front_offload(&self) -> VirtioNetHeader {
         self.packets.front().map(|front| front.offload).unwrap_or_default()
@@ -251,6 +271,8 @@ mod tests {
             let with_header = queue.front_with_header(10).unwrap();
             with_header[..10].fill(0xff);
             assert_eq!(with_header.len(), 10 + len);
+            let again = with_header.to_vec();
+            assert_eq!(queue.nth_with_header(0, 10).map(|framed| framed.to_vec()), Some(again));
             assert_eq!(queue.front().unwrap(), vec![len as u8; len]);
             assert_eq!((queue.front().unwrap().as_ptr() as usize - queue.arena.bytes.as_ptr() as usize) % ALIGN, 0);
             queue.advance();
@@ -319,6 +341,7 @@ mod tests {
             abandon(&mut queue, 900);
         }
         assert!(queue.front().is_none() && !queue.has_ended() && !queue.is_empty(), "it may still go on");
+        assert!(queue.nth_with_header(0, 4).is_none() && queue.nth_framed(0, 4).is_none());
         assert_eq!(drain(&mut queue), (1, packets));
         assert!(queue.is_empty());
     }
@@ -340,7 +363,9 @@ mod tests {
             assert!(open(&mut queue, packet));
         }
         assert_eq!(queue.len(), 5);
+        assert_eq!((queue.nth_framed(3, 4).map(<[u8]>::len), queue.nth_framed(4, 4)), (Some(4 + 1050), None));
         queue.close();
+        assert_eq!((queue.nth_framed(4, 4).map(<[u8]>::len), queue.nth_framed(5, 4)), (Some(4 + 50), None));
         let lens: Vec<_> = std::iter::from_fn(|| {
             let len = queue.front().map(<[u8]>::len);
             queue.advance();

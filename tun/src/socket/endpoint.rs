@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::batch::{DatagramBatch, Received};
 use crate::queue::SendRun;
+use crate::socket::SendErrorKind;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -60,7 +61,8 @@ impl Endpoint {
         socket.bind(&SocketAddr::new(family.unspecified(), port).into()).map_err(|e| ("bind", e))?;
         let socket = UdpSocket::from(socket);
         let state = state_for(&socket, family).map_err(|e| ("setsockopt", e))?;
-        let segmentation = state.max_gso_segments() > 1;
+        // Where the library only calls `sendmsg_x` for it, it does not tell how many datagrams went.
+        let segmentation = !cfg!(target_vendor = "apple") && state.max_gso_segments() > 1;
         Ok(Self { socket, state, family, segmentation, unfit: usize::MAX, stale: None })
     }
 
@@ -267,6 +269,13 @@ fn state_for(socket: &UdpSocket, family: Family) -> io::Result<UdpSocketState> {
         Family::V4 => set_option(socket, libc::IPPROTO_IP, libc::IP_DONTFRAG, 0)?,
         Family::V6 => set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?,
     }
+    // Several datagrams are received in one call with it.
+    // SAFETY: the library looks the private functions up by name, and does without where there are none; the feature is
+    // what whoever builds this has decided on knowing that.
+    #[cfg(all(target_vendor = "apple", feature = "apple-batch"))]
+    unsafe {
+        state.set_apple_fast_path();
+    }
     Ok(state)
 }
 
@@ -288,7 +297,8 @@ fn kernel_version(release: &str) -> Option<(u32, u32)> {
 }
 
 /// Asks for big buffers, so that a burst, or a loop that is late by some milliseconds, loses nothing. Without privilege
-/// the system's maximum (net.core.rmem_max) has to do.
+/// the system's maximum (net.core.rmem_max) has to do; Apple's systems refuse what is more than theirs
+/// (kern.ipc.maxsockbuf), so they are asked for less until they agree.
 fn enlarge_buffers(socket: &Socket) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -299,8 +309,22 @@ fn enlarge_buffers(socket: &Socket) {
             return;
         }
     }
-    if let Err(error) = socket.set_recv_buffer_size(BUFFER).and_then(|()| socket.set_send_buffer_size(BUFFER)) {
-        tracing::debug!(%error, "the socket's buffers stay as they are");
+    for set in [Socket::set_recv_buffer_size, Socket::set_send_buffer_size] {
+        if let Err(error) = most_that_works(BUFFER, |bytes| set(socket, bytes)) {
+            tracing::debug!(%error, "a buffer of the socket stays as it is");
+        }
+    }
+}
+
+/// Tries `bytes`, and half of it as long as that is refused for want of memory.
+fn most_that_works(mut bytes: usize, set: impl Fn(usize) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match set(bytes) {
+            Err(error) if SendErrorKind::of(&error) == SendErrorKind::NoBuffers && bytes / 2 >= LEAST_BUFFER => {
+                bytes /= 2;
+            }
+            result => return result,
+        }
     }
 }
 
@@ -316,6 +340,9 @@ fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: 
 /// what a 10 Gbit/s link brings in 5 ms, the kernel's own overhead of about a third included.
 const BUFFER: usize = 7 << 20;
 
+/// What every system has anyway.
+const LEAST_BUFFER: usize = 128 << 10;
+
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {
@@ -327,6 +354,22 @@ mod tests {
         assert_eq!(kernel_version("5.12-rc3"), Some((5, 12)));
         assert_eq!(kernel_version("5"), None);
         assert_eq!(kernel_version("unknown"), None);
+    }
+
+    #[test]
+    fn buffers_are_as_large_as_the_system_allows() {
+        let limit = |limit: usize| {
+            let tried = std::cell::Cell::new(0);
+            let result = most_that_works(BUFFER, |bytes| {
+                tried.set(bytes);
+                if bytes > limit { Err(io::Error::from_raw_os_error(libc::ENOBUFS)) } else { Ok(()) }
+            });
+            (result.is_ok(), tried.get())
+        };
+        assert_eq!(limit(BUFFER), (true, BUFFER));
+        assert_eq!(limit(2 << 20), (true, BUFFER / 4));
+        let (worked, least) = limit(0);
+        assert!(!worked && (LEAST_BUFFER..2 * LEAST_BUFFER).contains(&least));
     }
 
     fn option(endpoint: &Endpoint, level: libc::c_int, name: libc::c_int) -> libc::c_int {

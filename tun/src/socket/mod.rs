@@ -162,3 +162,33 @@ pub enum BindError {
         source: io::Error,
     },
 }
+
+impl BindError {
+    /// Whether the system may have sockets again in a moment: it is out of memory, of buffers or of descriptors for them.
+    /// It is worth trying again then, with pauses that grow: macOS keeps something of every socket that was ever made.
+    pub fn is_passing(&self) -> bool {
+        use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+        let Self::Other { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(ENOBUFS | ENOMEM | EMFILE | ENFILE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn a_shortage_passes_and_a_busy_port_does_not() {
+        let other = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            BindError::Other { action: "socket", family: "IPv4", source }
+        };
+        for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EMFILE, libc::ENFILE] {
+            assert!(other(errno).is_passing());
+        }
+        assert!(!other(libc::EINVAL).is_passing());
+        assert!(!BindError::PortBusy { port: 1, family: "IPv4" }.is_passing());
+    }
+}

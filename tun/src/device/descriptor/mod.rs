@@ -99,7 +99,7 @@ impl Descriptor {
         descriptor.set_nonblocking().map_err(|source| DescriptorError::Other { fd, source })?;
         if ownership == Ownership::Owned {
             #[cfg(target_vendor = "apple")]
-            platform::raise_max_pending(descriptor.as_fd());
+            platform::enlarge(descriptor.as_fd());
             drop(Handle(fd));
         }
         tracing::debug!(device = descriptor.name, ?ownership, ?framing, "descriptor");
@@ -132,6 +132,21 @@ impl Descriptor {
     /// Writes packets as [`Device::send_batch`](crate::device::Device::send_batch) does.
     pub(crate) fn send_batch(&mut self, queue: &mut WriteQueue) -> io::Result<WriteProgress> {
         self.transfer.send_batch(self.handle.as_fd(), queue)
+    }
+
+    /// Writes `packets` one after the other until the device takes no more, and says how many it took or refused.
+    pub(crate) fn send_all<'a>(&mut self, packets: impl Iterator<Item = &'a [u8]>) -> usize {
+        let fd = self.handle.as_fd();
+        packets.take_while(|packet| self.transfer.send_one(fd, packet) != Err(Errno::EAGAIN)).count()
+    }
+
+    /// Takes a descriptor as it is.
+    #[cfg(test)]
+    pub(crate) fn unchecked(fd: std::os::fd::OwnedFd, framing: Framing) -> Self {
+        let handle = Handle(std::os::fd::IntoRawFd::into_raw_fd(fd));
+        let mut descriptor = Self::new(handle, "unchecked".into(), Ownership::Owned, framing);
+        descriptor.set_nonblocking().unwrap();
+        descriptor
     }
 
     fn new(handle: Handle, name: String, ownership: Ownership, framing: Framing) -> Self {
@@ -222,3 +237,80 @@ impl Refusal {
 
 /// Duplicates get numbers above those of the standard streams.
 const FIRST: RawFd = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{PipeReader, pipe};
+    use std::net::UdpSocket;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    use super::*;
+
+    fn is_open(fd: RawFd) -> bool {
+        // SAFETY: the call takes two integers and touches no memory.
+        unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+    }
+
+    #[test]
+    fn what_is_no_tun_device_is_named_and_stays_the_callers() {
+        let (reader, _writer) = pipe().unwrap();
+        let cases = [
+            (File::open("/dev/null").unwrap().into_raw_fd(), "another kind of device"),
+            (File::open("/").unwrap().into_raw_fd(), "a directory"),
+            (File::open(std::env::current_exe().unwrap()).unwrap().into_raw_fd(), "a file"),
+            (PipeReader::into_raw_fd(reader), "a pipe"),
+            (UdpSocket::bind("127.0.0.1:0").unwrap().into_raw_fd(), "another kind of socket"),
+        ];
+        for (fd, what) in cases {
+            for ownership in [Ownership::Owned, Ownership::Borrowed] {
+                let error = Descriptor::open(fd, ownership, Framing::Raw).unwrap_err();
+                assert!(matches!(error, DescriptorError::NotATun { fd: named, .. } if named == fd), "{error}");
+                assert!(error.to_string().contains(what), "{error}");
+                assert!(is_open(fd));
+                // SAFETY: it is open, as was just seen, and borrowed for this line only.
+                let flags = fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_GETFL).unwrap();
+                assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK), "{what}");
+            }
+            drop(Handle(fd));
+        }
+    }
+
+    #[test]
+    fn what_is_not_open_is_said_to_be_closed() {
+        // Above every limit, so that no other test opens it meanwhile.
+        for fd in [-1, RawFd::MIN, RawFd::MAX] {
+            let error = Descriptor::open(fd, Ownership::Owned, Framing::Raw).unwrap_err();
+            assert!(matches!(error, DescriptorError::Closed { fd: named } if named == fd), "{error}");
+            assert_eq!(error.to_string(), format!("descriptor {fd} is not open"));
+        }
+    }
+
+    #[test]
+    fn blocking_is_taken_back_once() {
+        let (socket, other) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let blocks = |fd: BorrowedFd<'_>| {
+            !OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap()).contains(OFlag::O_NONBLOCK)
+        };
+        let borrow = |socket: &UdpSocket| {
+            let handle = Handle::duplicate(socket.as_raw_fd()).unwrap();
+            let mut descriptor = Descriptor::new(handle, "test".into(), Ownership::Borrowed, Framing::Raw);
+            descriptor.set_nonblocking().unwrap();
+            descriptor
+        };
+        let first = borrow(&socket);
+        assert!(!blocks(socket.as_fd()));
+        // The same open file again, as when a host attaches it anew.
+        let mut second = borrow(&socket);
+        drop(first);
+        assert!(blocks(socket.as_fd()));
+        second.set_nonblocking().unwrap();
+        assert!(!blocks(socket.as_fd()));
+        drop(second);
+        assert!(blocks(socket.as_fd()));
+
+        other.set_nonblocking(true).unwrap();
+        drop(borrow(&other));
+        assert!(!blocks(other.as_fd()), "it did not block before");
+    }
+}
