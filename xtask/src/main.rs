@@ -1,17 +1,21 @@
-//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `repeat`, `soak`, `soak-tunnel`, `routing`, `fuzz` and
-//! `instructions`.
+//! Tasks of the Adit workspace: `cargo xtask setup`, `test`, `ffi`, `apple`, `repeat`, `soak`, `soak-tunnel`, `routing`,
+//! `fuzz` and `instructions`.
 //!
 //! What continuous integration runs is exactly what a developer runs. A task is a list of [`step::Step`]s in
 //! [`tasks`]; the runner gives each a header, a time limit and a line in the summary. Nothing here knows how Adit works
 //! inside, and nothing of Adit depends on it.
 #![allow(clippy::print_stdout, reason = "a task runner talks on standard output")]
 
+mod apple;
 mod arch;
+mod build;
 mod command;
+mod ffi;
 mod instructions;
 mod leaks;
 mod setup;
 mod step;
+mod symbols;
 mod tasks;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +37,14 @@ enum Task {
     Setup,
     /// Set up, check the form (fmt, clippy, docs, dependencies) and run all tests.
     Test(TestArgs),
+    /// Package the C library in target/ffi: header, static and shared library, and check which names they show.
+    Ffi {
+        /// Optimised and stripped of debug information.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Compile the command for macOS and the C library for macOS and iOS, each warning an error; install what that takes.
+    Apple,
     /// Run all tests N times in a row and report how often they passed.
     Repeat {
         /// How often.
@@ -106,8 +118,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = workspace_root();
     let passed = match cli.task {
-        Task::Setup => setup::run().and_then(setup::Outcome::required),
+        Task::Setup => tasks::setup(&root),
         Task::Test(args) => tasks::test(&root, &args),
+        Task::Ffi { release } => tasks::ffi(&root, release),
+        Task::Apple => tasks::apple(&root),
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),
         Task::SoakTunnel { minutes } => tasks::soak_tunnel(&root, minutes),

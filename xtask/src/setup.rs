@@ -48,12 +48,7 @@ pub(crate) fn run() -> Result<Outcome> {
     }
     let packages: Vec<&'static str> = missing.iter().map(|need| need.package).collect();
     let install = format!("apt-get install --no-install-recommends {}", packages.join(" "));
-    if command::find("apt-get").is_none() {
-        let how = "this machine has no apt-get: install the programs named above with its own package manager".into();
-        return Ok(Outcome::Missing { packages, how });
-    }
-    if !nix::unistd::geteuid().is_root() {
-        let how = format!("not root: run `sudo {install}`");
+    if let Some(how) = why_not(&packages) {
         return Ok(Outcome::Missing { packages, how });
     }
     install_with_apt(&packages)?;
@@ -79,6 +74,27 @@ struct Need {
 
 fn missing() -> Vec<&'static Need> {
     NEEDS.iter().filter(|need| command::find(need.program).is_none()).collect()
+}
+
+/// Installs packages of Debian.
+///
+/// # Errors
+/// There is no apt, no right to use it, or no such package; the text says what to do.
+pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
+    match why_not(packages) {
+        Some(how) => bail!(how),
+        None => install_with_apt(packages),
+    }
+}
+
+/// Why packages cannot be installed here, and what to do about it.
+fn why_not(packages: &[&str]) -> Option<String> {
+    let wanted = packages.join(" ");
+    if command::find("apt-get").is_none() {
+        return Some(format!("this machine has no apt-get: install what Debian calls {wanted} another way"));
+    }
+    let root = nix::unistd::geteuid().is_root();
+    (!root).then(|| format!("not root: run `sudo apt-get install --no-install-recommends {wanted}`"))
 }
 
 fn install_with_apt(packages: &[&str]) -> Result<()> {
@@ -121,6 +137,8 @@ const NEEDS: &[Need] = &[
     Need { package: "wireguard-tools", program: "wg", purpose: "configuration of peers over the UAPI socket" },
     Need { package: "wireguard-go", program: "wireguard-go", purpose: "a peer that is not Adit" },
     Need { package: "tcpdump", program: "tcpdump", purpose: "what really is on the wire" },
+    Need { package: "gcc", program: "cc", purpose: "programs in C that link the library" },
+    Need { package: "binutils", program: "objcopy", purpose: "a C library that shows only its own functions" },
     Need { package: "valgrind", program: "valgrind", purpose: "instruction counts" },
 ];
 

@@ -5,11 +5,13 @@
 //! what the steps do.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::{command, instructions};
 
@@ -43,8 +45,27 @@ pub(crate) enum Work {
     Function(Box<Function>),
 }
 
-/// The work of a step that is not a command.
+/// The work of a step that is not a command; an error of the kind [`Skipped`] is no failure.
 pub(crate) type Function = dyn Fn(&Context) -> Result<()>;
+
+/// Says that a step cannot be done on this machine, and why: the summary repeats it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skipped(String);
+
+impl Skipped {
+    /// The error with which a step ends for `reason`.
+    pub(crate) fn because(reason: impl Into<String>) -> anyhow::Error {
+        Self(reason.into()).into()
+    }
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
 
 /// What all steps of one run share.
 #[derive(Debug)]
@@ -62,8 +83,12 @@ pub(crate) struct Context {
 impl Context {
     /// A `cargo` command in the workspace with the variables of this run.
     pub(crate) fn cargo(&self) -> Command {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
+        self.command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    }
+
+    /// `program`, which calls Cargo, in the workspace with the variables of this run.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         command.current_dir(&self.root).env(command::MARK, &self.mark).env("TMPDIR", &self.temporary);
         // Set by the `cargo run` that this program runs under; they must not reach builds of other packages.
         for (key, _) in std::env::vars_os() {
@@ -82,7 +107,7 @@ impl Context {
 /// Goes through `steps`; an error if one of them failed.
 pub(crate) fn run(context: &Context, steps: &[Step], keep_going: bool) -> Result<()> {
     let begun = Instant::now();
-    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    let (mut passed, mut skipped, mut failed) = (0, Vec::new(), Vec::new());
     for (number, step) in (1..).zip(steps) {
         if !failed.is_empty() && !keep_going && step.needs != Needs::EvenAfterFailure {
             continue;
@@ -90,29 +115,46 @@ pub(crate) fn run(context: &Context, steps: &[Step], keep_going: bool) -> Result
         println!("\n=== [{number}/{}] {}", steps.len(), step.title);
         if let Some(reason) = unmet(step.needs) {
             println!("    skipped: {reason}");
-            skipped += 1;
+            skipped.push((step.title, reason.to_owned()));
             continue;
         }
-        let step_begun = Instant::now();
+        let (step_begun, processor_begun) = (Instant::now(), processor_time());
         let result = perform(context, &step.work);
         let seconds = step_begun.elapsed().as_secs_f64();
         match result {
             Ok(()) => {
-                println!("--- ok, {seconds:.1} s");
+                let processor = processor_time() - processor_begun;
+                println!("--- ok, {seconds:.1} s, of the processors {processor:.1} s");
                 passed += 1;
             }
-            Err(error) => {
-                println!("--- FAILED after {seconds:.1} s: {error:#}");
-                failed.push(step.title);
-            }
+            Err(error) => match error.downcast::<Skipped>() {
+                Ok(Skipped(reason)) => {
+                    println!("--- SKIPPED after {seconds:.1} s: {reason}");
+                    skipped.push((step.title, reason));
+                }
+                Err(error) => {
+                    println!("--- FAILED after {seconds:.1} s: {error:#}");
+                    failed.push(step.title);
+                }
+            },
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
-    println!("\n{passed} of {} steps passed, {skipped} skipped, {} failed, {seconds:.1} s", steps.len(), failed.len());
+    let (all, left_out) = (steps.len(), skipped.len());
+    println!("\n{passed} of {all} steps passed, {left_out} skipped, {} failed, {seconds:.1} s", failed.len());
+    for (title, reason) in &skipped {
+        println!("    SKIPPED {title}: {reason}");
+    }
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Seconds that all commands took of the processors until now: what a busy machine does not change.
+fn processor_time() -> f64 {
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0.0, |used| seconds(used.user_time()) + seconds(used.system_time()))
 }
 
 fn perform(context: &Context, work: &Work) -> Result<()> {
@@ -170,6 +212,18 @@ mod tests {
     #[test]
     fn the_first_failure_ends_the_run_but_not_the_clean_up_check() {
         assert_eq!(ran(false), (vec![1, 2, 4], false));
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_done_here_is_no_failure_wherever_it_says_so() {
+        let step = |error: fn() -> anyhow::Error| {
+            let work = move |_: &Context| Err(error());
+            [Step { title: "a step", needs: Needs::Nothing, work: Work::Function(Box::new(work)) }]
+        };
+        let deep = || Skipped::because("no such machine").context("while building");
+        assert!(run(&context(), &step(|| Skipped::because("no such machine")), false).is_ok());
+        assert!(run(&context(), &step(deep), false).is_ok());
+        assert!(run(&context(), &step(|| anyhow::anyhow!("no such machine")), false).is_err());
     }
 
     #[test]

@@ -9,25 +9,49 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use cargo_metadata::Message;
 
 use crate::instructions::{self, InstructionsArgs};
 use crate::leaks::Snapshot;
 use crate::step::{self, Context, Needs, Step, Work};
-use crate::{RoutingArgs, TestArgs, arch, command, leaks, setup};
+use crate::{RoutingArgs, TestArgs, apple, arch, build, command, ffi, leaks, setup};
+
+/// `cargo xtask setup`.
+pub(crate) fn setup(root: &Path) -> Result<()> {
+    let outcome = setup::run()?;
+    apple::prepare(root);
+    outcome.required()
+}
 
 /// `cargo xtask test`.
 pub(crate) fn test(root: &Path, args: &TestArgs) -> Result<()> {
     with_context(root, |context| {
         let mut steps = Vec::new();
         if !args.no_setup {
-            steps.push(function("programs that the tests need", Needs::Nothing, |_| set_up()));
+            steps.push(function("programs that the tests need", Needs::Nothing, |context| set_up(&context.root)));
         }
         steps.extend(form());
+        steps.push(function(APPLE, Needs::Nothing, apple::run));
         let count = |context: &Context| instructions::run(context, &InstructionsArgs::default());
         steps.push(function("instruction counts", Needs::Valgrind, count));
         steps.extend(tests(Runner::found(), args.filter.as_deref()));
         step::run(context, &steps, args.keep_going)
+    })
+}
+
+/// `cargo xtask ffi`.
+pub(crate) fn ffi(root: &Path, release: bool) -> Result<()> {
+    let profile = if release { ffi::Profile::Release } else { ffi::Profile::Dev };
+    with_context(root, |context| {
+        let package = move |context: &Context| ffi::package(context, profile, ffi::Scope::Alone).map(drop);
+        step::run(context, &[function(LIBRARIES, Needs::Nothing, package)], false)
+    })
+}
+
+/// `cargo xtask apple`.
+pub(crate) fn apple(root: &Path) -> Result<()> {
+    with_context(root, |context| {
+        apple::prepare(&context.root);
+        step::run(context, &[function(APPLE, Needs::Nothing, apple::run)], false)
     })
 }
 
@@ -86,7 +110,9 @@ pub(crate) fn soak_tunnel(root: &Path, minutes: u32) -> Result<()> {
         let before = Snapshot::take();
         let left = move |context: &Context| leaks::check(context, &before);
         let steps = [
-            function("build adit, optimised", Needs::Nothing, |context| build_adit(context, &["--release"])),
+            function("build adit, optimised", Needs::Nothing, |context| {
+                build_adit(context, &[&ADIT[..], &["--release"]].concat())
+            }),
             Step { title: "a mixed load through a tunnel", needs: Needs::Root, work: Work::Cargo { args, env, limit } },
             function("nothing is left behind", Needs::EvenAfterFailure, left),
         ];
@@ -118,7 +144,7 @@ pub(crate) fn routing(root: &Path, args: &RoutingArgs) -> Result<()> {
         let before = Snapshot::take();
         let left = move |context: &Context| leaks::check(context, &before);
         let steps = [
-            function("build adit", Needs::Nothing, |context| build_adit(context, &[])),
+            function("build adit", Needs::Nothing, |context| build_adit(context, &ADIT)),
             run("the model, an oracle and the kernel agree", "adit-control", "route_model"),
             run("nothing leaks", SCENARIOS, "leaks"),
             run("whatever is killed is undone", SCENARIOS, "killed"),
@@ -194,7 +220,7 @@ impl Runner {
         };
         args.extend(words(scope));
         match (self, ignored) {
-            (Self::Nextest, true) => args.extend(words(&["--run-ignored", "only"])),
+            (Self::Nextest, true) => args.extend(words(&["--profile", "waiting", "--run-ignored", "only"])),
             (Self::Cargo, true) => args.extend(words(&["--", "--ignored"])),
             (_, false) => {}
         }
@@ -208,14 +234,24 @@ impl Runner {
 
 /// Checks of the form: they need no privileges and change nothing.
 fn form() -> Vec<Step> {
-    let warnings = || vec![("RUSTDOCFLAGS", "-Dwarnings".to_owned())];
-    let docs = ["doc", "--no-deps", "--document-private-items"];
+    let clippy = |title, scope: &[&str], targets: &[&str]| {
+        cargo(title, &[&["clippy"], scope, targets, &["--", "-D", "warnings"]].concat())
+    };
+    let docs = |title, scope: &[&str]| {
+        let warnings = vec![("RUSTDOCFLAGS", "-Dwarnings".to_owned())];
+        cargo_with(title, words(&[&["doc", "--no-deps", "--document-private-items"], scope].concat()), warnings)
+    };
+    let all = &["--all-targets"][..];
     vec![
         cargo("format", &["fmt", "--all", "--check"]),
-        cargo("clippy", &[&["clippy"], REAL, &["--all-targets", "--", "-D", "warnings"]].concat()),
-        cargo("clippy, simulation", &[&["clippy"], SIMULATED, &["--all-targets", "--", "-D", "warnings"]].concat()),
-        cargo_with("documentation", words(&[&docs[..], REAL].concat()), warnings()),
-        cargo_with("documentation, simulation", words(&[&docs[..], SIMULATED].concat()), warnings()),
+        clippy("clippy", REAL, all),
+        // Without the features that others ask for, above all the tests.
+        clippy("clippy, what is shipped", SHIPPED, &[]),
+        clippy("clippy, simulation", SIMULATED, all),
+        clippy("clippy, tasks", TASKS, all),
+        docs("documentation", REAL),
+        docs("documentation, simulation", SIMULATED),
+        docs("documentation, tasks", TASKS),
         function("direction of dependencies", Needs::Nothing, arch::check),
     ]
 }
@@ -227,46 +263,44 @@ fn tests(runner: Runner, filter: Option<&str>) -> Vec<Step> {
         let work = Work::Cargo { args: runner.args(scope, ignored, filter), env: Vec::new(), limit: LIMIT };
         Step { title, needs, work }
     };
+    let tested = &[REAL, WITH_TEST_SYMBOLS].concat()[..];
     let mut steps = vec![
-        function("build adit", Needs::Nothing, |context| build_adit(context, &[])),
-        run("tests without privileges", Needs::Nothing, REAL, false),
+        function("build adit and the tests", Needs::Nothing, |context| build_adit(context, &tests_too())),
+        function(LIBRARIES, Needs::Nothing, |context| {
+            ffi::package(context, ffi::Profile::Dev, ffi::Scope::Tests(&tests_too())).map(drop)
+        }),
+        run("tests without privileges", Needs::Nothing, tested, false),
         run("tests in simulated time", Needs::Nothing, SIMULATED, false),
+        run("tests of the tasks", Needs::Nothing, TASKS, false),
     ];
     if filter.is_none() {
-        steps.push(cargo("examples in the documentation", &[&["test", "--doc"], REAL].concat()));
+        steps.push(cargo("examples in the documentation", &[&["test", "--doc"], REAL, WITH_TEST_SYMBOLS].concat()));
     }
-    steps.push(run("tests in network namespaces", Needs::Root, REAL, true));
+    steps.push(run("tests in network namespaces", Needs::Root, tested, true));
     let left = move |context: &Context| leaks::check(context, &before);
     steps.push(function("nothing is left behind", Needs::EvenAfterFailure, left));
     steps
 }
 
+/// Compiles what [`tests`] runs, and what it starts, exactly as the runner would.
+fn tests_too() -> Vec<&'static str> {
+    [&["build"], REAL, WITH_TEST_SYMBOLS, &["--lib", "--bins", "--tests"]].concat()
+}
+
 /// Installs what is missing; what cannot be installed is told, and the tests that need it tell again.
-fn set_up() -> Result<()> {
+fn set_up(root: &Path) -> Result<()> {
     if let setup::Outcome::Missing { packages, how } = setup::run()? {
         println!("    still missing: {}; {how}", packages.join(" "));
     }
+    apple::prepare(root);
     Ok(())
 }
 
 /// Builds the command and tells the tests by `ADIT_BIN` where it is, so that they need not build it themselves.
-fn build_adit(context: &Context, profile: &[&str]) -> Result<()> {
-    let mut build = context.cargo();
-    build.args(["build", "--package", "adit-cli", "--bin", "adit", "--message-format", "json-render-diagnostics"]);
-    build.args(profile).stderr(std::process::Stdio::inherit());
-    let messages = build.output().context("cargo build")?;
-    if !messages.status.success() {
-        bail!("cargo build: {}", messages.status);
-    }
-    let file = Message::parse_stream(messages.stdout.as_slice())
-        .filter_map(|message| match message {
-            Ok(Message::CompilerArtifact(artifact)) if artifact.target.name == "adit" => artifact.executable,
-            _ => None,
-        })
-        .last()
-        .context("cargo built no executable `adit`")?;
-    println!("    {file}");
-    context.env.borrow_mut().push(("ADIT_BIN", file.into_string()));
+fn build_adit(context: &Context, args: &[&str]) -> Result<()> {
+    let file = build::run(context, args)?.program("adit")?;
+    println!("    {}", file.display());
+    context.env.borrow_mut().push(("ADIT_BIN", file.display().to_string()));
     Ok(())
 }
 
@@ -299,8 +333,21 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Everything with a real clock.
-const REAL: &[&str] = &["--workspace", "--exclude", SIM];
+/// Everything with a real clock. The tasks are apart, as they are built: their dependencies have features that would
+/// make others be compiled again.
+const REAL: &[&str] = &["--workspace", "--exclude", SIM, "--exclude", "xtask"];
+
+/// What others get.
+const SHIPPED: &[&str] = &["--package", "adit-cli", "--package", "adit-ffi"];
+
+/// This program.
+const TASKS: &[&str] = &["--package", "xtask"];
+
+/// Builds the command alone.
+const ADIT: [&str; 5] = ["build", "--package", "adit-cli", "--bin", "adit"];
+
+/// Functions of the C library that only its tests call.
+const WITH_TEST_SYMBOLS: &[&str] = &["--features", "adit-ffi/test-symbols"];
 
 /// What has a simulated clock, in its own target folder.
 const SIMULATED: &[&str] = &["--package", SIM, "--target-dir", SIM_TARGET];
@@ -310,6 +357,10 @@ const SIM_TARGET: &str = "target-sim";
 
 /// The test that `cargo xtask soak` runs.
 const SOAK_TEST: &str = "ten_gib_flow";
+
+/// Titles of steps that are tasks, too.
+const LIBRARIES: &str = "ffi libraries and symbols";
+const APPLE: &str = "Apple targets";
 
 const SCENARIOS: &str = "adit-tests";
 
@@ -330,7 +381,10 @@ mod tests {
         let scope = ["--package", "x"];
         let args = |runner: Runner, ignored| runner.args(&scope, ignored, Some("ping")).join(" ");
         assert_eq!(args(Runner::Nextest, false), "nextest run --no-tests=pass --package x ping");
-        assert_eq!(args(Runner::Nextest, true), "nextest run --no-tests=pass --package x --run-ignored only ping");
+        assert_eq!(
+            args(Runner::Nextest, true),
+            "nextest run --no-tests=pass --package x --profile waiting --run-ignored only ping"
+        );
         assert_eq!(args(Runner::Cargo, false), "test --no-fail-fast --lib --bins --tests --package x -- ping");
         assert_eq!(args(Runner::Cargo, true), "test --no-fail-fast --lib --bins --tests --package x -- --ignored ping");
     }
@@ -340,8 +394,10 @@ mod tests {
         for step in form().iter().chain(&tests(Runner::Nextest, None)).chain(&tests(Runner::Cargo, None)) {
             let Work::Cargo { args, .. } = &step.work else { continue };
             let has = |word: &str| args.iter().any(|arg| arg == word);
-            let builds = !has("fmt");
-            assert!(!builds || has("--exclude") != has(SIM_TARGET), "{}: {args:?}", step.title);
+            let simulation = args.windows(2).any(|pair| pair == ["--package", SIM]);
+            let excluded = args.windows(2).any(|pair| pair == ["--exclude", SIM]);
+            assert_eq!(simulation, has(SIM_TARGET), "{}: {args:?}", step.title);
+            assert!(!has("--workspace") || excluded, "{}: {args:?}", step.title);
         }
     }
 }
