@@ -199,7 +199,7 @@ static void updates(Pair *pair)
     side_wait_event(side, ADIT_EVENT_UPDATED, 2);
     EXPECT(ADIT_ERROR_SETTINGS_REJECTED, side->updated);
     side->answer = APPLY;
-    EXPECT(ADIT_ERROR_CONFIGURATION, adit_tunnel_update(side->tunnel, "[Interface]\n", 12));
+    EXPECT(ADIT_ERROR_CONFIGURATION, adit_tunnel_update(side->tunnel, "[Nothing]\n", 10));
     OK(adit_tunnel_settings(side->tunnel, &settings));
     CHECK(strstr(settings.data, "10.9.0.53") != NULL, "%s", settings.data);
     adit_text_free(&settings);

@@ -107,7 +107,7 @@ void scenario_tun(const Options *options)
                                 ADIT_FRAMING_RAW));
     }
     OK(side_wait_started(side));
-    printf("up\n");
+    printf("ready\n");
     fflush(stdout);
     CHECK(sigwait(&signals, &number) == 0, "sigwait");
     stats.size = sizeof stats;
