@@ -7,4 +7,4 @@ mod resolve;
 
 pub(crate) use last_addresses::LastAddresses;
 pub use resolve::ResolveError;
-pub(crate) use resolve::{Resolved, resolve};
+pub(crate) use resolve::{Resolved, resolve, translate};

@@ -24,14 +24,14 @@ pub struct ResolveError {
     pub reason: String,
 }
 
-/// Addresses of the endpoints that are names.
+/// Addresses of the endpoints that are names, and of those that are reached at another address than they say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resolved(HashMap<Endpoint, SocketAddr>);
 
 impl Resolved {
     /// The address of an endpoint of the configuration that was resolved.
     pub(crate) fn address(&self, endpoint: &Endpoint) -> Option<SocketAddr> {
-        endpoint.socket_addr().or_else(|| self.0.get(endpoint).copied())
+        self.0.get(endpoint).copied().or_else(|| endpoint.socket_addr())
     }
 
     /// The addresses of all endpoints of a configuration.
@@ -52,6 +52,38 @@ pub(crate) async fn resolve(
 ) -> Result<Resolved, ResolveError> {
     let ask = |name: String, port| async move { Ok(tokio::net::lookup_host((name, port)).await?.next()) };
     resolve_by(ask, config, patience, last).await
+}
+
+/// Asks the system for the IPv6 addresses by which a network without IPv4 reaches endpoints that are IPv4 addresses.
+///
+/// Such a network translates (NAT64, RFC 6146), and only the system knows its prefix: on Apple's systems getaddrinfo(3) makes
+/// an address with it for one that it is given as a literal. Where a system does not, everything stays as it is.
+pub(crate) async fn translate(config: &Config, resolved: Resolved) -> Resolved {
+    let endpoints = config.peers.iter().filter_map(|peer| peer.endpoint.as_ref());
+    let asked: Vec<_> = endpoints
+        .filter_map(|endpoint| match resolved.address(endpoint) {
+            Some(SocketAddr::V4(address)) => Some((endpoint.clone(), address)),
+            _ => None,
+        })
+        .collect();
+    let ask = move || -> Vec<(Endpoint, SocketAddr)> {
+        asked
+            .into_iter()
+            .filter_map(|(endpoint, address)| {
+                let (host, port) = (address.ip().to_string(), address.port());
+                // Of any family, and without AI_ADDRCONFIG, which would rule out what is wanted.
+                let hints = dns_lookup::AddrInfoHints { socktype: nix::libc::SOCK_DGRAM, ..Default::default() };
+                let found = dns_lookup::getaddrinfo(Some(&host), Some(&port.to_string()), Some(hints)).ok()?;
+                let ipv6 = found.flatten().map(|info| info.sockaddr).find(SocketAddr::is_ipv6)?;
+                Some((endpoint, ipv6))
+            })
+            .collect()
+    };
+    let mut resolved = resolved;
+    if let Ok(found) = tokio::task::spawn_blocking(ask).await {
+        resolved.0.extend(found);
+    }
+    resolved
 }
 
 /// Resolves by a function that gives the first address of a name, if it has any.
@@ -161,6 +193,21 @@ mod tests {
         assert_eq!(resolve_by(fails, &config, at_once, last()).await.unwrap().all(&config), first);
         assert_eq!(resolve_by(is_silent, &config, at_once, last()).await.unwrap().all(&config), first);
         assert_eq!(resolve_by(fails, &config, at_once, last()).await.unwrap().all(&config), first, "it stays known");
+    }
+
+    #[tokio::test]
+    async fn an_address_stays_as_it_is_where_nothing_translates_and_what_is_translated_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&["192.0.2.1:7", "[2001:db8::1]:8"]);
+        let plain =
+            resolve_by(fails, &config, Duration::ZERO, LastAddresses::load(folder.path(), "adt0")).await.unwrap();
+        let before = plain.all(&config);
+        let mut translated = translate(&config, plain).await;
+        assert_eq!(translated.all(&config), before);
+
+        let ipv6 = "[64:ff9b::c000:201]:7".parse().unwrap();
+        translated.0.insert("192.0.2.1:7".parse().unwrap(), ipv6);
+        assert_eq!(translated.all(&config), [ipv6, before[1]]);
     }
 
     #[tokio::test]

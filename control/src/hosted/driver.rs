@@ -11,13 +11,13 @@ use adit_tun::Clock;
 use adit_tun::device::Descriptor;
 use tokio::sync::mpsc;
 
-use super::engine_room::{EngineRoom, endpoints, system};
+use super::engine_room::{self, EngineRoom, endpoints, system};
 use super::event::{HostEvent, of_engine};
 use super::settings::{HostSettings, Surroundings};
 use super::stats::{HistoryEntry, millis};
 use super::{HostedOptions, PacketSource, Shared};
 use crate::config::Config;
-use crate::endpoints::{LastAddresses, ResolveError, Resolved, resolve};
+use crate::endpoints::{LastAddresses, ResolveError, Resolved, resolve, translate};
 use crate::narrate::narrate;
 use crate::session::{Action, Code, Failure, Input, NetworkPath, Session, State};
 
@@ -184,7 +184,14 @@ impl Driver {
         match action {
             Action::Enter(state) => self.enter(state),
             Action::Resolve { attempt } => self.look_up(attempt),
-            Action::Prepare => return Some(Input::Prepared(self.prepare())),
+            Action::Prepare => {
+                return Some(match self.prepare() {
+                    Err(failure) if self.source.is_some() && failure.code == Code::System => {
+                        Input::NotPrepared(failure)
+                    }
+                    result => Input::Prepared(result),
+                });
+            }
             Action::Connect => self.command(Command::Connect),
             Action::Reconnect => self.command(Command::Reconnect),
             Action::Suspend => self.command(Command::Suspend),
@@ -260,8 +267,12 @@ impl Driver {
             None => LastAddresses::default(),
         };
         let (patience, answers) = (self.options.patience.resolve, self.lookups.clone());
+        let is_ipv6_only = self.session.path().is_some_and(|path| path.ipv6 && !path.ipv4);
         tokio::spawn(async move {
-            let result = resolve(&config, patience, last).await;
+            let mut result = resolve(&config, patience, last).await;
+            if let (true, Ok(resolved)) = (is_ipv6_only, &mut result) {
+                *resolved = translate(&config, std::mem::take(resolved)).await;
+            }
             // Fails only when the tunnel is gone.
             let _gone = answers.send(Lookup { attempt, result }).await;
         });
@@ -281,12 +292,16 @@ impl Driver {
     }
 
     fn prepare(&mut self) -> Result<bool, Failure> {
-        self.resolved = self.fresh.take().unwrap_or_default();
+        // A second try has what the first was given.
+        if let Some(resolved) = self.fresh.take() {
+            self.resolved = resolved;
+        }
+        let interface = self.session.path().and_then(|path| path.interface);
+        let socket = engine_room::socket(&self.config, &self.options, interface)?;
         let Some(source) = self.source.take() else {
             return Err(Failure::new(Code::Internal, "a start without a source of packets"));
         };
-        let interface = self.session.path().and_then(|path| path.interface);
-        let (room, events) = EngineRoom::open(&self.config, &self.resolved, &self.options, interface, source)?;
+        let (room, events) = EngineRoom::open(&self.config, &self.resolved, &self.options, socket, source)?;
         let reached = endpoints(&self.config, &self.resolved);
         let has_peers = self.config.interface.private_key.is_some() && !reached.is_empty();
         if let Some(packets) = &room.packets {

@@ -28,12 +28,12 @@ pub(super) struct EngineRoom {
 }
 
 impl EngineRoom {
-    /// Makes everything and configures the engine.
+    /// Makes everything else and configures the engine.
     pub(super) fn open(
         config: &Config,
         resolved: &Resolved,
         options: &HostedOptions,
-        interface: Option<NonZeroU32>,
+        socket: UdpSockets,
         source: PacketSource,
     ) -> Result<(Self, mpsc::Receiver<adit_core::Event>), Failure> {
         let mtu = usize::from(config.interface.mtu.unwrap_or(options.default_mtu));
@@ -44,12 +44,6 @@ impl EngineRoom {
         let engine =
             Engine::new(EngineConfig { mtu, seed: seed()?, timestamp_floor: floor, ..EngineConfig::default() })
                 .map_err(configuration)?;
-        let udp = UdpOptions {
-            port: config.interface.listen_port.unwrap_or(0),
-            mark: if cfg!(target_os = "linux") { config.interface.fwmark.unwrap_or(0) } else { 0 },
-            bind_interface: interface.filter(|_| options.bind_to_path),
-        };
-        let socket = UdpSockets::bind(udp).map_err(|error| Failure::new(Code::Socket, error.to_string()))?;
         let (device, packets) = match source {
             PacketSource::Callbacks => {
                 let (device, packets) = HostDevice::callbacks(&*options.name, mtu);
@@ -178,6 +172,23 @@ impl Drop for EngineRoom {
             drop(thread.join());
         }
     }
+}
+
+/// Makes the sockets of a configuration; [`Code::System`] if there are none for the moment.
+pub(super) fn socket(
+    config: &Config,
+    options: &HostedOptions,
+    interface: Option<NonZeroU32>,
+) -> Result<UdpSockets, Failure> {
+    let udp = UdpOptions {
+        port: config.interface.listen_port.unwrap_or(0),
+        mark: if cfg!(target_os = "linux") { config.interface.fwmark.unwrap_or(0) } else { 0 },
+        bind_interface: interface.filter(|_| options.bind_to_path),
+    };
+    UdpSockets::bind(udp).map_err(|error| {
+        let code = if error.is_passing() { Code::System } else { Code::Socket };
+        Failure::new(code, error.to_string())
+    })
 }
 
 /// The addresses of a configuration's endpoints as far as they are known.

@@ -42,6 +42,8 @@ pub struct Session {
     start: Option<Instant>,
     /// Number of the newest look-up.
     attempt: u64,
+    /// Why the packet loop could not be started so far, and the pause before the next try.
+    shortage: Option<(Failure, Duration)>,
     /// The question that the host has not answered yet.
     question: Option<Question>,
     /// Number of the newest question.
@@ -106,6 +108,7 @@ impl Session {
             step: None,
             start: None,
             attempt: 0,
+            shortage: None,
             question: None,
             generation: 0,
             update: None,
@@ -142,6 +145,7 @@ impl Session {
             Input::Resolved { attempt, result } if attempt == self.attempt => self.resolved(result, now),
             Input::Resolved { .. } => {}
             Input::Prepared(result) => self.prepared(result, now),
+            Input::NotPrepared(failure) => self.not_prepared(failure, now),
             Input::Handshake => self.handshake(now),
             Input::Silent => self.silent(now),
             Input::SettingsApplied(generation) => return self.settings_answered(generation, Ok(()), now),
@@ -211,12 +215,14 @@ impl Session {
             self.no_answer(now);
         }
         if over(self.start) {
+            let shortage = self.shortage.take().map(|(failure, _)| failure);
             let text = format!(
                 "the tunnel did not come up within {} s: it was still {}",
                 self.patience.start.as_secs(),
                 self.state.name()
             );
-            self.end(StopReason::PROVIDER_FAILED, Some(Failure::new(Code::StartTimeout, text)), now);
+            let failure = shortage.unwrap_or_else(|| Failure::new(Code::StartTimeout, text));
+            self.end(StopReason::PROVIDER_FAILED, Some(failure), now);
         }
         if let Some(Update::Resolving(deadline)) = self.update
             && deadline <= now
@@ -255,6 +261,7 @@ impl Session {
         }
         self.end = Some(End { reason, failure, starting: self.start.take().is_some() });
         self.question = None;
+        self.shortage = None;
         self.search = None;
         self.rest = Rest::default();
         self.paths = Debouncer::new(PATH_QUIET, PATH_LONGEST);

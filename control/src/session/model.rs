@@ -78,6 +78,8 @@ pub enum Input {
     },
     /// [`Action::Prepare`] is done: whether there is anybody to begin a handshake with.
     Prepared(Result<bool, Failure>),
+    /// [`Action::Prepare`] failed, and may succeed a moment later: the system is short of sockets.
+    NotPrepared(Failure),
     /// A handshake with a peer is done.
     Handshake,
     /// No peer has a session any more, and handshakes are not answered.
@@ -116,7 +118,7 @@ pub enum Action {
         /// Comes back with the answer.
         attempt: u64,
     },
-    /// Make sockets and engine and start the packet loop: [`Input::Prepared`].
+    /// Make sockets and engine and start the packet loop: [`Input::Prepared`] or [`Input::NotPrepared`].
     Prepare,
     /// Begin handshakes with all peers.
     Connect,

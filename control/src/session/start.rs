@@ -50,6 +50,7 @@ impl Session {
             _ if self.state != State::Resolving => {}
             Err(failure) => self.end(StopReason::PROVIDER_FAILED, Some(failure), now),
             Ok(has_peers) => {
+                self.shortage = None;
                 self.taken = self.reported;
                 if has_peers && !self.patience.handshake.is_zero() {
                     self.step = Some(now + self.patience.handshake);
@@ -59,6 +60,15 @@ impl Session {
                     self.apply(now);
                 }
             }
+        }
+    }
+
+    /// The system is short of sockets, which passes; the start as a whole has a deadline.
+    pub(super) fn not_prepared(&mut self, failure: Failure, now: Instant) {
+        if self.state == State::Resolving {
+            let pause = self.shortage.as_ref().map_or(FIRST_SHORTAGE, |(_, pause)| *pause * 2);
+            self.step = Some(now + pause);
+            self.shortage = Some((failure, pause));
         }
     }
 
@@ -80,6 +90,7 @@ impl Session {
     pub(super) fn step_over(&mut self, now: Instant) {
         self.step = None;
         match self.state {
+            State::Resolving if self.shortage.is_some() => self.do_(Action::Prepare),
             State::Resolving => {
                 let failure = Failure::new(Code::Resolve, "the resolver did not answer in time");
                 self.end(StopReason::PROVIDER_FAILED, Some(failure), now);
@@ -185,6 +196,9 @@ impl Session {
         }
     }
 }
+
+/// The first pause before sockets are asked for once more; it doubles from then on.
+const FIRST_SHORTAGE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What a look-up may take longer than it was told to.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(1);

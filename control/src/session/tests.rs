@@ -16,6 +16,8 @@ struct Stage {
     host: Option<Result<(), String>>,
     sessions: usize,
     changes_settings: bool,
+    /// How often there are no sockets.
+    shortages: u32,
 }
 
 impl Stage {
@@ -30,6 +32,7 @@ impl Stage {
             host: Some(Ok(())),
             sessions: 1,
             changes_settings: true,
+            shortages: 0,
         }
     }
 
@@ -56,6 +59,10 @@ impl Stage {
             self.done.push(action.clone());
             let answer = match action {
                 Action::Resolve { attempt } => self.resolver.clone().map(|result| Input::Resolved { attempt, result }),
+                Action::Prepare if self.shortages > 0 => {
+                    self.shortages -= 1;
+                    Some(Input::NotPrepared(Failure::new(Code::System, "no buffer space")))
+                }
                 Action::Prepare => Some(Input::Prepared(Ok(self.peers))),
                 Action::Connect | Action::Reconnect => self.peer_answers.then_some(Input::Handshake),
                 Action::AskSettings { generation } => self.host.clone().map(|answer| match answer {
@@ -172,6 +179,22 @@ fn a_start_as_a_whole_has_a_deadline_too() {
     stage.tell(Input::Start).unwrap();
     stage.run(Duration::from_secs(31));
     assert_eq!(stage.outcome(), Some(Err(Code::StartTimeout)));
+}
+
+#[test]
+fn a_shortage_of_sockets_is_waited_out_and_named_if_it_does_not_end() {
+    let mut stage = Stage::new();
+    stage.shortages = 5;
+    stage.tell(Input::Start).unwrap();
+    stage.run(Duration::from_secs(4));
+    assert_eq!(stage.outcome(), Some(Ok(())), "five pauses of 0.1 to 1.6 s");
+
+    let mut stage = Stage::new();
+    stage.shortages = u32::MAX;
+    stage.tell(Input::Start).unwrap();
+    stage.run(Duration::from_secs(31));
+    assert_eq!(stage.outcome(), Some(Err(Code::System)));
+    assert!(stage.count(|action| *action == Action::Prepare) < 12, "sockets are not churned");
 }
 
 #[test]

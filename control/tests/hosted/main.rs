@@ -27,7 +27,9 @@ fn packets_cross_in_both_directions_after_the_settings_were_applied() {
         assert_eq!(pair.hosts[to].take_packets(), packets);
     }
     let stats = pair.tunnels[0].stats().unwrap();
-    assert_eq!((stats.state, stats.packets_out, stats.packets_in, stats.drops), (State::Up, 100, 100, 0));
+    assert_eq!((stats.state, stats.packets_out, stats.packets_in), (State::Up, 100, 100));
+    // Handshakes that both began at once are another matter: one of the two is dropped as stale.
+    assert_eq!((stats.inject_no_room, stats.output_dropped), (0, 0));
     assert!(stats.packet_memory_bytes > 0 && stats.packet_memory_bytes <= stats.packet_memory_budget);
     pair.stop();
     for tunnel in &pair.tunnels {
