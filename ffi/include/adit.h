@@ -960,7 +960,8 @@ AditResult adit_tunnel_stop(AditTunnel tunnel,
  * Thread: any, callbacks included; packets of several threads are taken in the order of their calls. Ownership: arrays and
  * packets stay yours and are copied. Lifetime: none beyond the call. Errors: INVALID_HANDLE; POISONED; NULL_POINTER;
  * INVALID_ARGUMENT for 0 packets and for a `family_count` that disagrees; TOO_LARGE above `ADIT_MAX_PACKETS`; PACKET, and
- * nothing was taken; INVALID_STATE before `ADIT_EVENT_SETTINGS`, after the end, and once the tunnel has a descriptor.
+ * nothing was taken; INVALID_STATE if no packets are taken: they are from `ADIT_EVENT_SETTINGS` until
+ * the tunnel ends, or has a descriptor.
  */
 AditResult adit_tunnel_inject(AditTunnel tunnel,
                               const AditSlice *packets,

@@ -80,7 +80,7 @@ pub unsafe extern "C" fn adit_key_public(private_key: *const AditKey, out: *mut 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adit_key_from_base64(text: *const c_char, length: usize, out: *mut AditKey) -> AditResult {
     // SAFETY: the header asks its caller for what is promised here.
-    entry(|| parse(unsafe { Caller::promises() }, (text, length), out, |text| text.parse().ok()))
+    entry(|| parse(&unsafe { Caller::promises() }, (text, length), out, |text| text.parse().ok()))
 }
 
 /// Reads a key from hexadecimal: 64 digits of either case.
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn adit_key_from_base64(text: *const c_char, length: usize
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adit_key_from_hex(text: *const c_char, length: usize, out: *mut AditKey) -> AditResult {
     // SAFETY: the header asks its caller for what is promised here.
-    entry(|| parse(unsafe { Caller::promises() }, (text, length), out, |text| PresharedKey::from_hex(text).ok()))
+    entry(|| parse(&unsafe { Caller::promises() }, (text, length), out, |text| PresharedKey::from_hex(text).ok()))
 }
 
 /// Writes a key as base64.
@@ -139,7 +139,7 @@ fn random() -> Outcome<Zeroizing<[u8; KEY_LEN]>> {
 
 /// Preshared keys are the kind of which every 32 bytes are one, unchanged.
 fn parse(
-    caller: Caller,
+    caller: &Caller,
     (text, length): (*const c_char, usize),
     out: *mut AditKey,
     read: impl FnOnce(&str) -> Option<PresharedKey>,

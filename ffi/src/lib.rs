@@ -1,8 +1,8 @@
 //! The C ABI of Adit: `include/adit.h`, which is made of this crate's documentation and says what a host must know.
 //!
-//! An entry point checks what it is given ([`caller`]), finds the tunnel that a handle stands for ([`table`]), does one
-//! thing with a `HostedTunnel`, and returns a code ([`result`]). No pointer is looked through outside of `caller`, no
-//! function of the host is called outside of [`callback`], and no panic leaves [`guard`]. What a tunnel is and does is
+//! An entry point checks what it is given (`caller`), finds the tunnel that a handle stands for (`table`), does one
+//! thing with a `HostedTunnel`, and returns a code (`result`). No pointer is looked through outside of `caller`, no
+//! function of the host is called outside of `callback`, and no panic leaves `guard`. What a tunnel is and does is
 //! decided in adit-control: nothing in here starts a thread but the log, and nothing keeps state but the table.
 #![allow(
     clippy::missing_safety_doc,

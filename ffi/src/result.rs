@@ -6,6 +6,7 @@
 use std::ffi::{CStr, c_char};
 
 use adit_control::hosted::{Code, HostedError};
+use adit_tun::device::DescriptorError;
 
 /// What every function that can fail returns: `ADIT_OK`, or one of the `ADIT_ERROR_…` codes.
 ///
@@ -39,11 +40,24 @@ pub(crate) fn code_of(outcome: Outcome) -> AditResult {
     }
 }
 
-/// The code for a failure of the engine; its sentence goes to the log.
-pub(crate) fn from_engine(error: HostedError) -> Failure {
-    let failure = Failure::new(engine_code(error.code));
-    tracing::debug!(code = failure.code(), error = error.message, "a call was refused");
-    failure
+impl From<HostedError> for Failure {
+    /// The code of a failure of the engine; its sentence goes to the log.
+    fn from(error: HostedError) -> Self {
+        let failure = Self::new(engine_code(error.code));
+        tracing::debug!(code = failure.code(), error = error.message, "a call was refused");
+        failure
+    }
+}
+
+impl From<DescriptorError> for Failure {
+    /// The code of a descriptor that is of no use; why it is not goes to the log.
+    fn from(error: DescriptorError) -> Self {
+        tracing::warn!(%error, "a descriptor was refused");
+        Self::new(match error {
+            DescriptorError::Other { .. } => ADIT_ERROR_SYSTEM,
+            _ => ADIT_ERROR_DEVICE,
+        })
+    }
 }
 
 /// The code that stands for a failure of the engine.

@@ -7,7 +7,7 @@ mod run;
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use adit_control::config::Format;
@@ -22,7 +22,6 @@ use crate::host::Adapter;
 use crate::options::{self, AditOptions};
 use crate::result::{
     ADIT_ERROR_NULL_POINTER, ADIT_ERROR_PANIC, ADIT_ERROR_POISONED, ADIT_ERROR_TOO_MANY, AditResult, Failure, Outcome,
-    from_engine,
 };
 use crate::table::TUNNELS;
 
@@ -44,7 +43,6 @@ pub(crate) struct Tunnel {
     host: Arc<Adapter>,
     /// How the tunnel's configurations are written.
     format: Format,
-    poisoned: AtomicBool,
     /// Calls of inject that were refused for a packet.
     refused: AtomicU64,
 }
@@ -89,14 +87,8 @@ pub unsafe extern "C" fn adit_tunnel_new(
         }
         let config = configuration::read(&caller, configuration, length, format)?;
         let host = Arc::new(Adapter::new(events));
-        let hosted = HostedTunnel::new(config, options, Arc::clone(&host) as _).map_err(from_engine)?;
-        let tunnel = Tunnel {
-            hosted,
-            host: Arc::clone(&host),
-            format,
-            poisoned: AtomicBool::new(false),
-            refused: AtomicU64::new(0),
-        };
+        let hosted = HostedTunnel::new(config, options, Arc::clone(&host) as _).map_err(Failure::from)?;
+        let tunnel = Tunnel { hosted, host: Arc::clone(&host), format, refused: AtomicU64::new(0) };
         let handle = TUNNELS.insert(Arc::new(tunnel))?;
         host.set_handle(handle);
         out.write(handle);
@@ -120,7 +112,7 @@ pub extern "C" fn adit_tunnel_free(tunnel: AditTunnel) -> AditResult {
         let tunnel = TUNNELS.remove(tunnel)?;
         let stopped = tunnel.hosted.stop(StopReason::NONE, FREE_PATIENCE);
         drop(tunnel);
-        stopped.map_err(from_engine)
+        stopped.map_err(Failure::from)
     })
 }
 
@@ -128,11 +120,10 @@ pub extern "C" fn adit_tunnel_free(tunnel: AditTunnel) -> AditResult {
 pub(crate) fn call(handle: AditTunnel, body: impl FnOnce(&Tunnel) -> Outcome) -> AditResult {
     entry(|| {
         let tunnel = TUNNELS.get(handle)?;
-        if tunnel.poisoned.load(Ordering::Acquire) {
+        if tunnel.hosted.is_poisoned() {
             return Err(Failure::new(ADIT_ERROR_POISONED));
         }
         guarded(|| body(&tunnel)).unwrap_or_else(|| {
-            tunnel.poisoned.store(true, Ordering::Release);
             tunnel.hosted.poison();
             Err(Failure::new(ADIT_ERROR_PANIC))
         })

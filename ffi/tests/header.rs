@@ -1,6 +1,7 @@
 //! `include/adit.h` is what cbindgen makes of the sources, it compiles as C and as C++, and so does every example.
 //!
 //! `ADIT_BLESS=1 cargo test -p adit-ffi --test header` writes the header anew.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

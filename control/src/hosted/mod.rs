@@ -354,6 +354,12 @@ impl HostedTunnel {
         self.shared.poison(&self.orders);
     }
 
+    /// Whether a bug in Adit has ended the tunnel for good.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.poisoned.load(Ordering::Acquire)
+    }
+
     /// Whether this is the thread that calls the host.
     #[must_use]
     pub fn is_callback_thread(&self) -> bool {
@@ -375,7 +381,7 @@ impl HostedTunnel {
     }
 
     fn usable(&self) -> Result<(), HostedError> {
-        if self.shared.poisoned.load(Ordering::Acquire) {
+        if self.is_poisoned() {
             return Err(HostedError::new(Code::Poisoned, "the tunnel has failed before; stop it and make a new one"));
         }
         Ok(())

@@ -6,7 +6,7 @@ use super::{AditTunnel, Tunnel, call};
 use crate::caller::Caller;
 use crate::packets::{ADIT_MAX_PACKETS, AditSlice, LONGEST, check};
 use crate::result::{
-    ADIT_ERROR_INVALID_ARGUMENT, ADIT_ERROR_PACKET, ADIT_ERROR_TOO_LARGE, AditResult, Failure, Outcome, from_engine,
+    ADIT_ERROR_INVALID_ARGUMENT, ADIT_ERROR_PACKET, ADIT_ERROR_TOO_LARGE, AditResult, Failure, Outcome,
 };
 
 /// Gives IP packets to a tunnel that was started with `adit_tunnel_start_callbacks`: the arrays of
@@ -20,7 +20,8 @@ use crate::result::{
 /// Thread: any, callbacks included; packets of several threads are taken in the order of their calls. Ownership: arrays and
 /// packets stay yours and are copied. Lifetime: none beyond the call. Errors: INVALID_HANDLE; POISONED; NULL_POINTER;
 /// INVALID_ARGUMENT for 0 packets and for a `family_count` that disagrees; TOO_LARGE above `ADIT_MAX_PACKETS`; PACKET, and
-/// nothing was taken; INVALID_STATE before `ADIT_EVENT_SETTINGS`, after the end, and once the tunnel has a descriptor.
+/// nothing was taken; INVALID_STATE if no packets are taken: they are from `ADIT_EVENT_SETTINGS` until
+/// the tunnel ends, or has a descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adit_tunnel_inject(
     tunnel: AditTunnel,
@@ -44,7 +45,7 @@ pub unsafe extern "C" fn adit_tunnel_inject(
         let slices = caller.array(packets, packet_count)?;
         let families = if derived { &[] } else { caller.array(families, packet_count)? };
         let packets = checked(&caller, slices, families).inspect_err(|failure| count(tunnel, *failure))?;
-        out.write(tunnel.hosted.inject(&packets).map_err(from_engine)?);
+        out.write(tunnel.hosted.inject(&packets).map_err(Failure::from)?);
         Ok(())
     })
 }

@@ -8,7 +8,7 @@ use adit_control::hosted::{InterfaceKind, NetworkPath};
 use super::{AditTunnel, call};
 use crate::caller::Caller;
 use crate::configuration;
-use crate::result::{ADIT_ERROR_INVALID_ARGUMENT, AditResult, Failure, from_engine};
+use crate::result::{ADIT_ERROR_INVALID_ARGUMENT, AditResult, Failure};
 
 /// The path leads somewhere (`NWPath.status` is satisfied).
 pub const ADIT_PATH_SATISFIED: u32 = 1u32;
@@ -34,7 +34,7 @@ pub const ADIT_PATH_DIRECT_LINK: u32 = 32u32;
 /// STALE if nobody waits for that answer any more; BUSY.
 #[unsafe(no_mangle)]
 pub extern "C" fn adit_tunnel_settings_applied(tunnel: AditTunnel, generation: u64) -> AditResult {
-    call(tunnel, |tunnel| tunnel.hosted.settings_applied(generation).map_err(from_engine))
+    call(tunnel, |tunnel| tunnel.hosted.settings_applied(generation).map_err(Failure::from))
 }
 
 /// Says that the host could not apply the settings, and why. A start ends with SETTINGS_REJECTED then, an update is taken
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn adit_tunnel_settings_failed(
         } else {
             caller.text(message, length, LONGEST_MESSAGE)?
         };
-        tunnel.hosted.settings_failed(generation, message).map_err(from_engine)
+        tunnel.hosted.settings_failed(generation, message).map_err(Failure::from)
     })
 }
 
@@ -78,7 +78,7 @@ pub unsafe extern "C" fn adit_tunnel_update(
         // SAFETY: the header asks its caller for what is promised here.
         let caller = unsafe { Caller::promises() };
         let config = configuration::read(&caller, configuration, length, tunnel.format)?;
-        tunnel.hosted.update(config).map_err(from_engine)
+        tunnel.hosted.update(config).map_err(Failure::from)
     })
 }
 
@@ -112,7 +112,7 @@ pub extern "C" fn adit_tunnel_path_changed(
             ipv6: flags & ADIT_PATH_IPV6 != 0,
             direct_link: flags & ADIT_PATH_DIRECT_LINK != 0,
         };
-        tunnel.hosted.path_changed(path).map_err(from_engine)
+        tunnel.hosted.path_changed(path).map_err(Failure::from)
     })
 }
 
@@ -123,7 +123,7 @@ pub extern "C" fn adit_tunnel_path_changed(
 /// BUSY.
 #[unsafe(no_mangle)]
 pub extern "C" fn adit_tunnel_sleep(tunnel: AditTunnel) -> AditResult {
-    call(tunnel, |tunnel| tunnel.hosted.sleep().map_err(from_engine))
+    call(tunnel, |tunnel| tunnel.hosted.sleep().map_err(Failure::from))
 }
 
 /// Says that the device woke. The tunnel looks after its peers once the device stays awake, and tells with
@@ -133,7 +133,7 @@ pub extern "C" fn adit_tunnel_sleep(tunnel: AditTunnel) -> AditResult {
 /// BUSY.
 #[unsafe(no_mangle)]
 pub extern "C" fn adit_tunnel_wake(tunnel: AditTunnel) -> AditResult {
-    call(tunnel, |tunnel| tunnel.hosted.wake().map_err(from_engine))
+    call(tunnel, |tunnel| tunnel.hosted.wake().map_err(Failure::from))
 }
 
 /// Every bit of a path's flags that has a meaning.

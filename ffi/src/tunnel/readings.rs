@@ -7,7 +7,7 @@ use adit_control::hosted::Redaction;
 use super::{AditTunnel, call};
 use crate::caller::Caller;
 use crate::event::state_number;
-use crate::result::{ADIT_ERROR_INVALID_ARGUMENT, AditResult, Failure, from_engine};
+use crate::result::{ADIT_ERROR_INVALID_ARGUMENT, AditResult, Failure};
 use crate::stats::AditStats;
 use crate::text::{AditText, write_json};
 
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn adit_tunnel_stats(tunnel: AditTunnel, stats: *mut AditS
         // SAFETY: the header asks its caller for what is promised here.
         let caller = unsafe { Caller::promises() };
         let out = caller.sized_out(stats, AditStats::SMALLEST)?;
-        let stats = tunnel.hosted.stats().map_err(from_engine)?;
+        let stats = tunnel.hosted.stats().map_err(Failure::from)?;
         out.write(&AditStats {
             size: size_of::<AditStats>(),
             state: state_number(stats.state),
@@ -92,6 +92,6 @@ pub unsafe extern "C" fn adit_tunnel_snapshot(tunnel: AditTunnel, redaction: u32
             ADIT_REDACT_ADDRESSES => Redaction::Addresses,
             _ => return Err(Failure::new(ADIT_ERROR_INVALID_ARGUMENT)),
         };
-        write_json(out, &tunnel.hosted.snapshot(redaction).map_err(from_engine)?)
+        write_json(out, &tunnel.hosted.snapshot(redaction).map_err(Failure::from)?)
     })
 }

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 use adit_control::hosted::{PacketSource, StopReason};
-use adit_tun::device::{Descriptor, DescriptorError, Framing, Ownership};
+use adit_tun::device::{Descriptor, Framing, Ownership};
 
 use super::{AditTunnel, Tunnel, call};
 use crate::callback::PacketsCall;
@@ -12,8 +12,7 @@ use crate::caller::{close, duplicate};
 use crate::guard::entry;
 use crate::packets::AditPacketsCallback;
 use crate::result::{
-    ADIT_ERROR_DEVICE, ADIT_ERROR_INVALID_ARGUMENT, ADIT_ERROR_NULL_POINTER, ADIT_ERROR_SYSTEM, AditResult, Failure,
-    Outcome, from_engine,
+    ADIT_ERROR_DEVICE, ADIT_ERROR_INVALID_ARGUMENT, ADIT_ERROR_NULL_POINTER, AditResult, Failure, Outcome,
 };
 use crate::table::TUNNELS;
 
@@ -45,7 +44,7 @@ pub extern "C" fn adit_tunnel_start_fd(tunnel: AditTunnel, fd: i32, ownership: u
     call(tunnel, |tunnel| {
         with_descriptor(fd, ownership, framing, |descriptor| {
             let mut packets = tunnel.host.packets_call();
-            tunnel.hosted.start(PacketSource::Descriptor(descriptor)).map_err(from_engine)?;
+            tunnel.hosted.start(PacketSource::Descriptor(descriptor)).map_err(Failure::from)?;
             *packets = None;
             Ok(())
         })
@@ -67,7 +66,7 @@ pub unsafe extern "C" fn adit_tunnel_start_callbacks(
     call(tunnel, |tunnel| {
         let call = PacketsCall::new(callback, context).ok_or(Failure::new(ADIT_ERROR_NULL_POINTER))?;
         let mut packets = tunnel.host.packets_call();
-        tunnel.hosted.start(PacketSource::Callbacks).map_err(from_engine)?;
+        tunnel.hosted.start(PacketSource::Callbacks).map_err(Failure::from)?;
         *packets = Some(call);
         Ok(())
     })
@@ -84,7 +83,7 @@ pub unsafe extern "C" fn adit_tunnel_start_callbacks(
 #[unsafe(no_mangle)]
 pub extern "C" fn adit_tunnel_attach_fd(tunnel: AditTunnel, fd: i32, ownership: u32, framing: u32) -> AditResult {
     call(tunnel, |tunnel| {
-        with_descriptor(fd, ownership, framing, |descriptor| tunnel.hosted.attach(descriptor).map_err(from_engine))
+        with_descriptor(fd, ownership, framing, |descriptor| tunnel.hosted.attach(descriptor).map_err(Failure::from))
     })
 }
 
@@ -109,7 +108,7 @@ pub extern "C" fn adit_tunnel_stop(tunnel: AditTunnel, reason: u32, deadline_ms:
 }
 
 fn stop(tunnel: &Tunnel, reason: StopReason, deadline: Duration) -> Outcome {
-    tunnel.hosted.stop(reason, deadline).map_err(from_engine)
+    tunnel.hosted.stop(reason, deadline).map_err(Failure::from)
 }
 
 /// Checks a descriptor and gives it to `use_it`. One that was given away is closed if all went well, and only then.
@@ -120,13 +119,13 @@ fn with_descriptor(fd: i32, ownership: u32, framing: u32, use_it: impl FnOnce(De
         _ => return Err(Failure::new(ADIT_ERROR_INVALID_ARGUMENT)),
     };
     match ownership {
-        ADIT_FD_BORROWED => use_it(Descriptor::open(fd, Ownership::Borrowed, framing).map_err(refused)?),
+        ADIT_FD_BORROWED => use_it(Descriptor::open(fd, Ownership::Borrowed, framing).map_err(Failure::from)?),
         ADIT_FD_OWNED => {
             // Opening takes what it is given, but the tunnel may refuse it afterwards: so it is given a duplicate.
             let given = duplicate(fd).map_err(|()| Failure::new(ADIT_ERROR_DEVICE))?;
             let descriptor = Descriptor::open(given, Ownership::Owned, framing).map_err(|error| {
                 close(given);
-                refused(error)
+                Failure::from(error)
             })?;
             use_it(descriptor)?;
             close(fd);
@@ -134,12 +133,4 @@ fn with_descriptor(fd: i32, ownership: u32, framing: u32, use_it: impl FnOnce(De
         }
         _ => Err(Failure::new(ADIT_ERROR_INVALID_ARGUMENT)),
     }
-}
-
-fn refused(error: DescriptorError) -> Failure {
-    tracing::warn!(%error, "the descriptor was refused");
-    Failure::new(match error {
-        DescriptorError::Other { .. } => ADIT_ERROR_SYSTEM,
-        _ => ADIT_ERROR_DEVICE,
-    })
 }
