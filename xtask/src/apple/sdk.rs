@@ -48,8 +48,9 @@ impl Sdk {
             command.env("SDKROOT", folder.join(IOS_SDK));
             command.env("CC_aarch64_apple_ios", folder.join(IOS_CC));
             command.env("CARGO_TARGET_AARCH64_APPLE_IOS_LINKER", folder.join(IOS_CC));
+            command.env("CARGO_TARGET_AARCH64_APPLE_IOS_RUSTFLAGS", UNSTRIPPED);
         } else if target.triple == MAC.triple {
-            let flags = format!("-Lframework={}", folder.join(FRAMEWORK_FOLDER).display());
+            let flags = format!("{UNSTRIPPED} -Lframework={}", folder.join(FRAMEWORK_FOLDER).display());
             command.env("CARGO_TARGET_AARCH64_APPLE_DARWIN_RUSTFLAGS", flags);
         }
     }
@@ -128,6 +129,9 @@ impl Framework {
 /// The oldest systems that the libraries are for: from iOS 15 on a packet tunnel may use 50 MiB, before that 15.
 const OLDEST_IOS: &str = "15.0";
 const OLDEST_MACOS: &str = "12.0";
+
+/// Debian's rustc has no program to strip what it links for Apple; Cargo asks for it whatever the profile says.
+const UNSTRIPPED: &str = "-Cstrip=none";
 
 const FRAMEWORK_FOLDER: &str = "MacOSX.sdk/System/Library/Frameworks";
 const IOS_SDK: &str = "iPhoneOS.sdk";
