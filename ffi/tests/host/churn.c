@@ -37,7 +37,7 @@ static void start_and_stop(Pair *pair, unsigned long round)
         break;
     case 2:
         side_start(side);
-        side_wait_state(side, ADIT_STATE_HANDSHAKING);
+        side_wait_state(side, ADIT_STATE_HANDSHAKING, 1);
         break;
     default:
         side->answer = NEVER;

@@ -92,7 +92,7 @@ uint64_t packet_check(const uint8_t *bytes, size_t length, int family, int from)
 
 /* --- A tunnel with its host --- */
 
-enum { EVENT_KINDS = 12 };
+enum { EVENT_KINDS = 12, STATES = 7 };
 
 typedef enum Answer { APPLY, REFUSE, NEVER } Answer;
 
@@ -105,6 +105,7 @@ struct Side {
     pthread_cond_t changed;
     /* What was told since the last start. */
     unsigned events[EVENT_KINDS];
+    unsigned states[STATES];  /* how often each was entered */
     uint32_t state;
     AditResult started, updated, stopped;
     uint64_t generation;
@@ -131,7 +132,7 @@ void side_start(Side *side);              /* in callback mode; does not wait */
 void side_begin(Side *side);              /* forgets what was told before, as every start does */
 AditResult side_wait_started(Side *side);
 void side_wait_event(Side *side, uint32_t kind, unsigned count);
-void side_wait_state(Side *side, uint32_t state);
+void side_wait_state(Side *side, uint32_t state, unsigned count);
 void side_wait_packets(Side *side, uint64_t count);
 unsigned side_events(Side *side, uint32_t kind);
 uint64_t side_calls(Side *side);

@@ -101,7 +101,7 @@ static void many_tunnels(void)
         side_start(sides[index]);
     }
     for (index = 0; index < ADIT_MAX_TUNNELS; index++) {
-        side_wait_state(sides[index], ADIT_STATE_HANDSHAKING);
+        side_wait_state(sides[index], ADIT_STATE_HANDSHAKING, 1);
         side_free(sides[index]);
     }
     sides[0] = side_new(0, configuration, NULL);

@@ -60,7 +60,7 @@ static void every_state(void)
     everything(side, configuration, AT_REST);
     side->answer = NEVER;
     side_start(side);
-    side_wait_state(side, ADIT_STATE_HANDSHAKING);
+    side_wait_state(side, ADIT_STATE_HANDSHAKING, 1);
     everything(side, configuration, handshaking);
     side_start(pair.sides[1]);
     side_wait_event(side, ADIT_EVENT_SETTINGS, 1);
@@ -185,7 +185,7 @@ static void a_late_answer(void)
 /* A stop in every state of a start is its completion, and quick. */
 static void stops(void)
 {
-    static const uint32_t STATES[] = {ADIT_STATE_RESOLVING, ADIT_STATE_HANDSHAKING, ADIT_STATE_APPLYING_SETTINGS,
+    static const uint32_t MOMENTS[] = {ADIT_STATE_RESOLVING, ADIT_STATE_HANDSHAKING, ADIT_STATE_APPLYING_SETTINGS,
                                       ADIT_STATE_UP};
     Pair pair;
     unsigned index;
@@ -193,19 +193,19 @@ static void stops(void)
     for (index = 0; index < 4; index++) {
         Side *side = pair.sides[0];
         double begun;
-        side->answer = STATES[index] == ADIT_STATE_APPLYING_SETTINGS ? NEVER : APPLY;
+        side->answer = MOMENTS[index] == ADIT_STATE_APPLYING_SETTINGS ? NEVER : APPLY;
         side_start(side);
-        if (STATES[index] >= ADIT_STATE_APPLYING_SETTINGS) {
+        if (MOMENTS[index] >= ADIT_STATE_APPLYING_SETTINGS) {
             side_start(pair.sides[1]);
         }
-        if (STATES[index] != ADIT_STATE_RESOLVING) {
-            side_wait_state(side, STATES[index]);
+        if (MOMENTS[index] != ADIT_STATE_RESOLVING) {
+            side_wait_state(side, MOMENTS[index], 1);
         }
         begun = now_seconds();
         side_stop(side);
         CHECK(now_seconds() - begun < 5, "a stop took %.1f s", now_seconds() - begun);
         CHECK(side_events(side, ADIT_EVENT_STARTED) == 1, "%u completions", side_events(side, ADIT_EVENT_STARTED));
-        if (STATES[index] != ADIT_STATE_UP) {
+        if (MOMENTS[index] != ADIT_STATE_UP) {
             EXPECT(ADIT_ERROR_STOPPED, side->started);
         }
         side_stop(pair.sides[1]);

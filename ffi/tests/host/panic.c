@@ -39,6 +39,7 @@ static uint32_t panics_at;
 static void panic_at_event(Side *side, const AditEvent *event)
 {
     if (event->kind == panics_at) {
+        panics_at = 0;
         EXPECT(ADIT_ERROR_PANIC, adit_test_panic(side->tunnel, 0));
     } else if (event->kind == ADIT_EVENT_SETTINGS) {
         OK(adit_tunnel_settings_applied(side->tunnel, event->generation));

@@ -44,13 +44,15 @@ void side_event_callback(void *context, AditTunnel tunnel, const AditEvent *even
     Side *side = context;
     void (*hook)(Side *, const AditEvent *);
     Answer answer;
-    enter(side, tunnel, "an event");
+    enter(side, tunnel, event->json);
     CHECK(event->size >= sizeof *event, "an event of %zu bytes", event->size);
     CHECK(event->kind >= 1 && event->kind < EVENT_KINDS, "event %" PRIu32, event->kind);
     CHECK(event->json != NULL && strlen(event->json) == event->json_length, "the JSON's length is wrong");
     CHECK(event->json[0] == '{' && event->json[event->json_length - 1] == '}', "%s", event->json);
     side->events[event->kind]++;
+    CHECK(event->state < STATES, "state %" PRIu32, event->state);
     side->state = event->state;
+    side->states[event->state] += event->kind == ADIT_EVENT_STATE;
     switch (event->kind) {
     case ADIT_EVENT_STARTED: side->started = event->result; break;
     case ADIT_EVENT_UPDATED: side->updated = event->result; break;
@@ -139,6 +141,7 @@ void side_begin(Side *side)
     pthread_mutex_lock(&side->lock);
     CHECK(side->depth == 0, "side %d: %u callbacks run before a start", side->index, side->depth);
     memset(side->events, 0, sizeof side->events);
+    memset(side->states, 0, sizeof side->states);
     side->started = side->updated = side->stopped = ADIT_OK;
     side->generation = side->packets = side->bytes = side->next_number = 0;
     side->quiet = side->ending_inside = false;
@@ -178,10 +181,9 @@ static bool packets_reached(Side *side, uint64_t which, uint64_t count)
     return side->packets >= count;
 }
 
-static bool state_reached(Side *side, uint64_t which, uint64_t state)
+static bool state_reached(Side *side, uint64_t state, uint64_t count)
 {
-    (void)which;
-    return side->state == state;
+    return side->states[state] >= count;
 }
 
 void side_wait_event(Side *side, uint32_t kind, unsigned count)
@@ -209,10 +211,10 @@ void side_wait_packets(Side *side, uint64_t count)
     pthread_mutex_unlock(&side->lock);
 }
 
-void side_wait_state(Side *side, uint32_t state)
+void side_wait_state(Side *side, uint32_t state, unsigned count)
 {
     pthread_mutex_lock(&side->lock);
-    wait_number(side, "state", state_reached, 0, state);
+    wait_number(side, "state", state_reached, state, count);
     pthread_mutex_unlock(&side->lock);
 }
 
