@@ -49,7 +49,7 @@ static void large_configurations(void)
 static void many_routes(const Options *options)
 {
     Pair pair;
-    char *more = allocate(ROUTES * 24), *at, *configuration;
+    char *more = allocate(ROUTES * 32 + 4096), *at, *configuration;
     AditText settings = {NULL, 0};
     double begun;
     unsigned route;
