@@ -335,7 +335,6 @@ impl Driver {
         if self.session.state() == State::Idle {
             self.config = config;
             self.publish_config();
-            self.shared.outbox.tell(HostEvent::Updated { error: None });
             return Ok(());
         }
         let before = self.candidate.replace(config);
