@@ -75,7 +75,8 @@ fn start(pair: &Pair, ends: &Ends, options: &[&str]) -> Result<(WireGuardGo, Hos
 }
 
 fn host_command(namespace: &Namespace) -> Result<std::process::Command> {
-    let host = std::env::var_os("ADIT_HOST").context("ADIT_HOST is not set: `cargo xtask test` compiles the host in C")?;
+    let host =
+        std::env::var_os("ADIT_HOST").context("ADIT_HOST is not set: `cargo xtask test` compiles the host in C")?;
     Ok(namespace.command(host))
 }
 

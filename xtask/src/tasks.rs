@@ -54,14 +54,19 @@ pub(crate) fn host(root: &Path, args: &HostArgs) -> Result<()> {
         let package = || function(LIBRARIES, Needs::Nothing, host::package);
         let steps = match *args {
             HostArgs { churn: Some(rounds), .. } => {
-                vec![package(), function("starts and stops", Needs::Nothing, move |context| host::churn(context, rounds))]
+                vec![
+                    package(),
+                    function("starts and stops", Needs::Nothing, move |context| host::churn(context, rounds)),
+                ]
             }
             HostArgs { random: Some(seconds), .. } => {
                 let work = move |context: &Context| host::random(context, seconds);
                 vec![function("random calls from several threads", Needs::Nothing, work)]
             }
             HostArgs { throughput: true, .. } => vec![function("what it costs", Needs::Nothing, host::measure)],
-            _ => [package(), function("a host in C", Needs::Nothing, host::build)].into_iter().chain(c_host()).collect(),
+            _ => {
+                [package(), function("a host in C", Needs::Nothing, host::build)].into_iter().chain(c_host()).collect()
+            }
         };
         step::run(context, &steps, true)
     })

@@ -63,7 +63,7 @@ pub(crate) fn memcheck(context: &Context) -> Result<()> {
         return Err(Skipped::because("THE C HOST WAS NOT RUN UNDER VALGRIND: it is not installed"));
     };
     let host = compile(context, "static", Library::Packaged("libadit.a"), &[])?;
-    let suppressions = context.root.join(SUPPRESSIONS).join("valgrind.supp");
+    let suppressions = context.root.join(SUPPRESSIONS);
     let mut words: Vec<String> = VALGRIND.iter().map(|word| (*word).to_owned()).collect();
     words.push(format!("--suppressions={}", suppressions.display()));
     words.push(host.display().to_string());
@@ -167,9 +167,7 @@ fn sanitized(context: &Context, sanitizer: &Sanitizer, set: Set) -> Result<()> {
 fn built(context: &Context, sanitizer: &Sanitizer) -> Result<Runner> {
     let library = sanitizer.build(context)?;
     let host = compile(context, sanitizer.name, Library::File(&library), &[sanitizer.flag])?;
-    let suppressions = context.root.join(SUPPRESSIONS).join(sanitizer.suppressions);
-    let options = format!("{}:suppressions={}", sanitizer.options, suppressions.display());
-    Ok(Runner { env: vec![(sanitizer.variable, options)], ..Runner::plain(&host) })
+    Ok(Runner { env: vec![(sanitizer.variable, sanitizer.options.to_owned())], ..Runner::plain(&host) })
 }
 
 fn scenarios(context: &Context, runner: &Runner, set: Set) -> Result<()> {
@@ -195,8 +193,8 @@ fn run(context: &Context, runner: &Runner, words: &[&str], limit: Duration) -> R
 /// The host's exit code if the machine lacks something.
 const SKIPPED: i32 = 77;
 
-/// Where the lists of reports are that are no faults, each with its reason.
-const SUPPRESSIONS: &str = "ffi/tests/host";
+/// Reports that are no faults, each with its reason.
+const SUPPRESSIONS: &str = "ffi/tests/host/valgrind.supp";
 
 const VALGRIND: &[&str] = &[
     "--quiet",

@@ -23,8 +23,6 @@ pub(crate) struct Sanitizer {
     /// The environment variable with the options of its runtime.
     pub(crate) variable: &'static str,
     pub(crate) options: &'static str,
-    /// The file with what is no fault.
-    pub(crate) suppressions: &'static str,
     standard_library: bool,
 }
 
@@ -34,7 +32,6 @@ pub(crate) const ADDRESS: Sanitizer = Sanitizer {
     flag: "-fsanitize=address",
     variable: "ASAN_OPTIONS",
     options: "exitcode=99:detect_leaks=1:detect_stack_use_after_return=1",
-    suppressions: "address.supp",
     standard_library: false,
 };
 
@@ -44,7 +41,6 @@ pub(crate) const THREAD: Sanitizer = Sanitizer {
     flag: "-fsanitize=thread",
     variable: "TSAN_OPTIONS",
     options: "exitcode=99:halt_on_error=1:second_deadlock_stack=1:history_size=4",
-    suppressions: "thread.supp",
     standard_library: true,
 };
 
@@ -102,7 +98,8 @@ fn standard_library(context: &Context) -> Result<()> {
     if there()? {
         return Ok(());
     }
-    let missing = "THE C HOST WAS NOT RUN WITH THE THREAD SANITIZER: the sources of Rust's standard library are missing";
+    let missing =
+        "THE C HOST WAS NOT RUN WITH THE THREAD SANITIZER: the sources of Rust's standard library are missing";
     if command::find("rustup").is_none() {
         return Err(Skipped::because(format!("{missing}, and there is no rustup to get them")));
     }
