@@ -19,8 +19,10 @@ pub(crate) fn guarded<T>(body: impl FnOnce() -> T) -> Option<T> {
         Ok(value) => Some(value),
         Err(panic) => {
             tracing::error!(panic = describe(&*panic), "a bug ended a call");
-            // A panic's value may panic again when it is dropped, and it is dropped once in the life of a tunnel.
-            std::mem::forget(panic);
+            // A panic's value may panic again when it is dropped; the value of that one is left alone.
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(again);
+            }
             None
         }
     }

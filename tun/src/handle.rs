@@ -3,6 +3,7 @@
 //! Any thread may hold a [`PumpHandle`]. Nothing here touches a packet, and nothing makes the packet loop wait: the
 //! command queue is bounded, replies are closures that must not block, and an event that nobody takes is counted.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use adit_core::{Command, CommandError, Event, Snapshot};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded, select_biased};
 use thiserror::Error;
 
 use crate::device::Descriptor;
@@ -26,6 +27,8 @@ use crate::socket::{BindError, SocketStats};
 pub struct PumpHandle {
     /// Dropped before the pump is woken for the last time, so that it sees that nobody is left.
     commands: ManuallyDrop<Sender<PumpCommand>>,
+    /// Has never anything in it, and is disconnected when the pump ends.
+    ended: Receiver<Infallible>,
     stop: Arc<AtomicBool>,
     waker: Waker,
 }
@@ -157,9 +160,10 @@ impl EventSink for Box<dyn FnMut(Event) -> bool + Send> {
 impl PumpHandle {
     pub(crate) fn new(waker: Waker) -> (Self, Inbox) {
         let (commands, receiver) = bounded(TABLE.commands);
+        let (alive, ended) = bounded(0);
         let stop = Arc::new(AtomicBool::new(false));
-        let inbox = Inbox { commands: receiver, stop: Arc::clone(&stop) };
-        (Self { commands: ManuallyDrop::new(commands), stop, waker }, inbox)
+        let inbox = Inbox { commands: receiver, alive: Some(alive), stop: Arc::clone(&stop) };
+        (Self { commands: ManuallyDrop::new(commands), ended, stop, waker }, inbox)
     }
 
     /// Queues a command, without waiting for anything.
@@ -171,6 +175,10 @@ impl PumpHandle {
             TrySendError::Full(_) => SendError::Busy,
             TrySendError::Disconnected(_) => SendError::Gone,
         })?;
+        if self.ended.try_recv() == Err(TryRecvError::Disconnected) {
+            // It may have come after the pump had looked for the last time.
+            return Err(SendError::Gone);
+        }
         self.waker.wake();
         Ok(())
     }
@@ -188,7 +196,11 @@ impl PumpHandle {
         }));
         self.commands.send(command).map_err(|_| PumpGone)?;
         self.waker.wake();
-        result.recv().map_err(|_| PumpGone)
+        select_biased! {
+            recv(result) -> value => value.map_err(|_| PumpGone),
+            // Nobody looks at a command that came after the last look, and nobody drops it.
+            recv(self.ended) -> _ => result.try_recv().map_err(|_| PumpGone),
+        }
     }
 
     /// Passes a command on to the engine and waits for its result.
@@ -240,7 +252,12 @@ impl PumpHandle {
 
 impl Clone for PumpHandle {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), stop: Arc::clone(&self.stop), waker: self.waker.clone() }
+        Self {
+            commands: self.commands.clone(),
+            ended: self.ended.clone(),
+            stop: Arc::clone(&self.stop),
+            waker: self.waker.clone(),
+        }
     }
 }
 
@@ -272,6 +289,8 @@ impl fmt::Debug for PumpCommand {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     commands: Receiver<PumpCommand>,
+    /// Dropped first of all, so that nobody waits for the reply to a command that is not looked at any more.
+    alive: Option<Sender<Infallible>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -282,6 +301,14 @@ pub(crate) enum Mail {
     Stop,
 }
 
+impl Drop for Inbox {
+    /// Drops what is queued: the channel would keep it, and the replies, for as long as there is a handle.
+    fn drop(&mut self) {
+        self.alive = None;
+        while self.commands.try_recv().is_ok() {}
+    }
+}
+
 impl Inbox {
     pub(crate) fn next(&self) -> Mail {
         if self.stop.load(Ordering::Acquire) {
@@ -289,10 +316,48 @@ impl Inbox {
         }
         match self.commands.try_recv() {
             Ok(command) => Mail::Command(command),
-            Err(crossbeam_channel::TryRecvError::Empty) => Mail::Nothing,
-            Err(crossbeam_channel::TryRecvError::Disconnected) => Mail::Stop,
+            Err(TryRecvError::Empty) => Mail::Nothing,
+            Err(TryRecvError::Disconnected) => Mail::Stop,
         }
     }
 }
 
 const _: () = assert!(size_of::<PumpCommand>() <= ENTRY);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::reactor::Reactor;
+
+    fn pump() -> (PumpHandle, Inbox) {
+        PumpHandle::new(Reactor::new(Clock::new()).unwrap().waker())
+    }
+
+    #[test]
+    fn replies_to_what_is_queued_at_the_end_are_dropped_although_a_handle_is_left() {
+        let (handle, inbox) = pump();
+        let (reply, result) = bounded(1);
+        let reply: Reply<Box<PumpCounters>> = Box::new(move |counters| drop(reply.try_send(counters)));
+        handle.send(PumpCommand::Counters(reply)).unwrap();
+        drop(inbox);
+        assert_eq!(result.try_recv(), Err(TryRecvError::Disconnected));
+        assert_eq!(handle.counters(), Err(PumpGone));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pump_that_ends_at_any_moment() {
+        for _ in 0..200 {
+            let (handle, inbox) = pump();
+            std::thread::scope(|scope| {
+                let asking = scope.spawn(|| while handle.counters().is_ok() {});
+                scope.spawn(move || {
+                    if let Mail::Command(command) = inbox.next() {
+                        drop(command);
+                    }
+                });
+                asking.join().unwrap();
+            });
+        }
+    }
+}

@@ -20,7 +20,13 @@ pub(crate) struct Built(Vec<Artifact>);
 /// # Errors
 /// It does not compile.
 pub(crate) fn run(context: &Context, args: &[&str]) -> Result<Built> {
+    run_with(context, args, &[])
+}
+
+/// The same with environment variables.
+pub(crate) fn run_with(context: &Context, args: &[&str], env: &[(&str, &str)]) -> Result<Built> {
     let mut cargo = context.cargo();
+    cargo.envs(env.iter().copied());
     cargo.args(args).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     let output = cargo.output().context("cargo")?;
     if !output.status.success() {

@@ -23,7 +23,14 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<()> {
     run_silently(command, limit)
 }
 
-/// The same without a line about it on standard output.
+/// Runs `command` with standard streams inherited and tells how it ended; fails if it is not done within `limit`.
+pub(crate) fn status(command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    let text = describe(command);
+    println!("    $ {text}");
+    wait(command, limit).with_context(|| format!("`{text}`"))
+}
+
+/// The same as [`run`] without a line about it on standard output.
 pub(crate) fn run_silently(command: &mut Command, limit: Duration) -> Result<()> {
     let text = describe(command);
     let status = wait(command, limit).with_context(|| format!("`{text}`"))?;

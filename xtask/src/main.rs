@@ -11,6 +11,7 @@ mod arch;
 mod build;
 mod command;
 mod ffi;
+mod host;
 mod instructions;
 mod leaks;
 mod setup;
@@ -43,6 +44,8 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
+    /// Run ffi/tests/host.c, a VPN host in C: plainly, under valgrind, AddressSanitizer and ThreadSanitizer.
+    Host(host::HostArgs),
     /// Compile the command for macOS and the C library for macOS and iOS, each warning an error; install what that takes.
     Apple,
     /// Run all tests N times in a row and report how often they passed.
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Task::Setup => tasks::setup(&root),
         Task::Test(args) => tasks::test(&root, &args),
         Task::Ffi { release } => tasks::ffi(&root, release),
+        Task::Host(args) => tasks::host(&root, &args),
         Task::Apple => tasks::apple(&root),
         Task::Repeat { times, filter } => tasks::repeat(&root, times, filter.as_deref()),
         Task::Soak { gib, seed } => tasks::soak(&root, gib, seed),

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::host::HostArgs;
 use crate::instructions::{self, InstructionsArgs};
 use crate::leaks::Snapshot;
 use crate::step::{self, Context, Needs, Step, Work};
-use crate::{RoutingArgs, TestArgs, apple, arch, build, command, ffi, leaks, setup};
+use crate::{RoutingArgs, TestArgs, apple, arch, build, command, ffi, host, leaks, setup};
 
 /// `cargo xtask setup`.
 pub(crate) fn setup(root: &Path) -> Result<()> {
@@ -44,6 +45,30 @@ pub(crate) fn ffi(root: &Path, release: bool) -> Result<()> {
     with_context(root, |context| {
         let package = move |context: &Context| ffi::package(context, profile, ffi::Scope::Alone).map(drop);
         step::run(context, &[function(LIBRARIES, Needs::Nothing, package)], false)
+    })
+}
+
+/// `cargo xtask host`.
+pub(crate) fn host(root: &Path, args: &HostArgs) -> Result<()> {
+    with_context(root, |context| {
+        let package = || function(LIBRARIES, Needs::Nothing, host::package);
+        let steps = match *args {
+            HostArgs { churn: Some(rounds), .. } => {
+                vec![
+                    package(),
+                    function("starts and stops", Needs::Nothing, move |context| host::churn(context, rounds)),
+                ]
+            }
+            HostArgs { random: Some(seconds), .. } => {
+                let work = move |context: &Context| host::random(context, seconds);
+                vec![function("random calls from several threads", Needs::Nothing, work)]
+            }
+            HostArgs { throughput: true, .. } => vec![function("what it costs", Needs::Nothing, host::measure)],
+            _ => {
+                [package(), function("a host in C", Needs::Nothing, host::build)].into_iter().chain(c_host()).collect()
+            }
+        };
+        step::run(context, &steps, true)
     })
 }
 
@@ -195,7 +220,7 @@ pub(crate) fn instructions(root: &Path, args: &InstructionsArgs) -> Result<()> {
 }
 
 /// The binaries of tests/fuzz.
-const FUZZ_TARGETS: [&str; 4] = ["config", "uapi", "engine", "offload"];
+const FUZZ_TARGETS: [&str; 5] = ["config", "uapi", "engine", "offload", "abi"];
 
 /// What runs the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,10 +294,16 @@ fn tests(runner: Runner, filter: Option<&str>) -> Vec<Step> {
         function(LIBRARIES, Needs::Nothing, |context| {
             ffi::package(context, ffi::Profile::Dev, ffi::Scope::Tests(&tests_too())).map(drop)
         }),
+    ];
+    steps.push(function("a host in C", Needs::Nothing, host::build));
+    if filter.is_none() {
+        steps.extend(c_host());
+    }
+    steps.extend([
         run("tests without privileges", Needs::Nothing, tested, false),
         run("tests in simulated time", Needs::Nothing, SIMULATED, false),
         run("tests of the tasks", Needs::Nothing, TASKS, false),
-    ];
+    ]);
     if filter.is_none() {
         steps.push(cargo("examples in the documentation", &[&["test", "--doc"], REAL, WITH_TEST_SYMBOLS].concat()));
     }
@@ -280,6 +311,16 @@ fn tests(runner: Runner, filter: Option<&str>) -> Vec<Step> {
     let left = move |context: &Context| leaks::check(context, &before);
     steps.push(function("nothing is left behind", Needs::EvenAfterFailure, left));
     steps
+}
+
+/// The host in C in all its forms.
+fn c_host() -> Vec<Step> {
+    vec![
+        function("the host's scenarios", Needs::Nothing, host::plain),
+        function("the host's scenarios, valgrind", Needs::Nothing, host::memcheck),
+        function("the host's scenarios, AddressSanitizer", Needs::Nothing, host::address),
+        function("the host's scenarios, ThreadSanitizer", Needs::Nothing, host::thread),
+    ]
 }
 
 /// Compiles what [`tests`] runs, and what it starts, exactly as the runner would.

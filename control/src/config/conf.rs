@@ -111,11 +111,14 @@ impl<'a> Reader<'a, '_> {
             .into_iter()
             .find(|kind| kind.name(Format::Conf).eq_ignore_ascii_case(&name));
         let Some(kind) = kind else {
+            self.current = Current::Unknown;
+            if self.report.omits_error() {
+                return;
+            }
             let suggestion = nearest(&name, ["[Interface]", "[Peer]"]);
             // `found` stays out: a header that is none may be anything.
             let finding = Finding::at(line.offset, "this is not a section").allowed("[Interface] and [Peer]");
             self.report.error(finding.suggest(suggestion));
-            self.current = Current::Unknown;
             return;
         };
         if let (SectionKind::Interface, Some(index)) = (kind, self.interface) {
@@ -186,6 +189,9 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn unknown_key(&mut self, offset: usize, name: &str, value: Piece<'_>, section: Option<usize>) {
+        if self.report.omits_error() {
+            return;
+        }
         let begins = |key: &&Key| {
             name.get(..key.conf_name().len()).is_some_and(|start| start.eq_ignore_ascii_case(key.conf_name()))
         };

@@ -156,6 +156,13 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Report {
+    /// Counts an error if no more are told, and says whether it did: finding the right words takes longer than reading on.
+    pub(super) fn omits_error(&mut self) -> bool {
+        let omits = self.errors.len() >= MAX_FINDINGS;
+        self.omitted += usize::from(omits);
+        omits
+    }
+
     pub(super) fn error(&mut self, finding: Finding) {
         self.failed = true;
         if self.errors.len() < MAX_FINDINGS { self.errors.push(finding) } else { self.omitted += 1 }

@@ -63,6 +63,7 @@ impl<'a> Reader<'a, '_> {
             let seen = match field.name.as_ref() {
                 INTERFACE => &mut interface,
                 PEER | PEERS => &mut peers,
+                _ if self.report.omits_error() => continue,
                 name => {
                     let suggestion = top_level_suggestion(name);
                     let finding = Finding::at(field.offset, "unknown key").key(short(name));
@@ -171,6 +172,9 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn unknown_key(&mut self, kind: SectionKind, section: &str, field: &Field<'_>) {
+        if self.report.omits_error() {
+            return;
+        }
         let finding =
             |message: String| Finding::at(field.offset, message).key(format!("{section}.{}", short(&field.name)));
         let here = Key::ALL.iter().filter(|key| key.section() == kind);

@@ -197,6 +197,7 @@ impl Driver {
             Action::Suspend => self.command(Command::Suspend),
             Action::Wake => self.command(Command::Wake),
             Action::AskSettings { generation } => {
+                self.pass_packets();
                 let settings = Box::new(self.settings());
                 self.remember(format!("asked the host to apply the settings of generation {generation}"));
                 self.shared.outbox.tell(HostEvent::Settings { generation, settings });
@@ -304,10 +305,8 @@ impl Driver {
         let (room, events) = EngineRoom::open(&self.config, &self.resolved, &self.options, socket, source)?;
         let reached = endpoints(&self.config, &self.resolved);
         let has_peers = self.config.interface.private_key.is_some() && !reached.is_empty();
-        if let Some(packets) = &room.packets {
-            self.shared.outbox.connect(packets.clone());
-        }
-        self.shared.open(room.pump.clone(), room.packets.clone());
+        // The host has no packets, and gets none, before it is asked to apply the settings.
+        self.shared.open(room.pump.clone(), None);
         self.shared.view(|view| view.endpoints = reached);
         (self.room, self.events) = (Some(room), Some(events));
         Ok(has_peers)
@@ -336,7 +335,6 @@ impl Driver {
         if self.session.state() == State::Idle {
             self.config = config;
             self.publish_config();
-            self.shared.outbox.tell(HostEvent::Updated { error: None });
             return Ok(());
         }
         let before = self.candidate.replace(config);
@@ -449,6 +447,15 @@ impl Driver {
         self.shut();
         if let Some(Err(failure)) = self.room.take().map(|room| room.close(self.options.state_dir.as_deref())) {
             tracing::debug!(%failure, "the packet loop had ended before it was stopped");
+        }
+    }
+
+    /// Lets the host's packets in and the tunnel's out, unless a descriptor has them.
+    fn pass_packets(&self) {
+        let Some(room) = &self.room else { return };
+        if let Some(packets) = &room.packets {
+            self.shared.open(room.pump.clone(), Some(packets.clone()));
+            self.shared.outbox.connect(packets.clone());
         }
     }
 

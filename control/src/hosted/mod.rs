@@ -246,7 +246,8 @@ impl HostedTunnel {
     }
 
     /// Takes another configuration. If the tunnel is up, sessions of peers whose keys stay the same go on, and the host is
-    /// asked to apply its settings if they are others than before. [`HostEvent::Updated`] tells how it went.
+    /// asked to apply its settings if they are others than before. [`HostEvent::Updated`] tells how it went. A tunnel that is
+    /// not started only remembers it: nothing is told.
     ///
     /// # Errors
     /// [`Code::InvalidState`] while it starts or stops, [`Code::Busy`] during another update.

@@ -213,6 +213,18 @@ fn an_update_changes_a_running_tunnel_or_leaves_it_as_it_was() {
 }
 
 #[test]
+fn a_tunnel_that_is_not_started_remembers_an_update_and_tells_nothing() {
+    let pair = Pair::up();
+    pair.stop();
+    let calls = pair.hosts[0].calls();
+    pair.tunnels[0].update(pair.config_with_dns(0)).unwrap();
+    assert!(pair.tunnels[0].settings().dns.is_some());
+    pair.start();
+    assert_eq!(pair.hosts[0].seen().updates(), []);
+    assert!(pair.hosts[0].calls() > calls);
+}
+
+#[test]
 fn another_path_makes_new_sockets_and_loses_no_session() {
     let pair = Pair::up();
     let path = |index| NetworkPath {
