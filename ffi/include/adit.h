@@ -942,7 +942,8 @@ AditResult adit_tunnel_attach_fd(AditTunnel tunnel,
  * Thread: any, callbacks included; not while holding a lock that a callback waits for. Ownership: nothing. Lifetime: once
  * it returned `ADIT_OK`, the packets callback's context can be freed. Errors: INVALID_HANDLE; TIMEOUT if a callback has
  * not returned within `deadline_ms`: the tunnel ends nevertheless and no new callback begins, but that one still runs;
- * BUSY. A poisoned tunnel can be stopped like any other.
+ * BUSY if until then more calls of other threads waited than are kept, and nothing was done. A poisoned tunnel can be
+ * stopped like any other.
  */
 AditResult adit_tunnel_stop(AditTunnel tunnel,
                             uint32_t reason,

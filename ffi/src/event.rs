@@ -153,3 +153,101 @@ pub(crate) fn state_number(state: State) -> u32 {
 fn result_of(error: Option<&HostedError>) -> AditResult {
     error.map_or(ADIT_OK, |error| engine_code(error.code))
 }
+
+#[cfg(test)]
+mod tests {
+    use adit_control::hosted::{Code, HostSettings, StopReason};
+    use adit_core::PublicKey;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn every_event_has_its_number_and_its_text() {
+        let peer = PublicKey::from_bytes([0; 32]);
+        let key = peer.to_base64();
+        let error = || Some(HostedError::new(Code::PeerTimeout, "why"));
+        let told = json!({"code": "peer-timeout", "message": "why"});
+        let settings = HostSettings {
+            addresses: Vec::new(),
+            included_routes: Vec::new(),
+            excluded_routes: Vec::new(),
+            dns: None,
+            mtu: 1280,
+            remote_address: [127, 0, 0, 1].into(),
+            exclude_local_networks: None,
+            warnings: Vec::new(),
+        };
+        let applied = serde_json::to_value(&settings).unwrap();
+        let cases: [(HostEvent, u32, AditResult, Value); 13] = [
+            (
+                HostEvent::State { state: State::ApplyingSettings },
+                1,
+                0,
+                json!({"event": "state", "state": "applying-settings"}),
+            ),
+            (HostEvent::Started { error: None }, 2, 0, json!({"event": "started", "error": null})),
+            (HostEvent::Started { error: error() }, 2, 6115, json!({"event": "started", "error": told})),
+            (
+                HostEvent::Settings { generation: 7, settings: Box::new(settings) },
+                3,
+                0,
+                json!({"event": "settings", "generation": 7, "settings": applied}),
+            ),
+            (
+                HostEvent::Handshake { peer, round_trip_ms: Some(1.5), first: true },
+                4,
+                0,
+                json!({"event": "handshake", "peer": key, "round_trip_ms": 1.5, "first": true}),
+            ),
+            (
+                HostEvent::HandshakeTimedOut { peer, retry_in_ms: None },
+                5,
+                0,
+                json!({"event": "handshake-timed-out", "peer": key, "retry_in_ms": null}),
+            ),
+            (HostEvent::Roamed { peer }, 6, 0, json!({"event": "roamed", "peer": key})),
+            (HostEvent::Room, 7, 0, json!({"event": "room"})),
+            (
+                HostEvent::Warning { code: "c".into(), message: "m".into() },
+                8,
+                0,
+                json!({"event": "warning", "code": "c", "message": "m"}),
+            ),
+            (HostEvent::Updated { error: error() }, 9, 6115, json!({"event": "updated", "error": told})),
+            (HostEvent::Resumed, 10, 0, json!({"event": "resumed"})),
+            (
+                HostEvent::Stopped { reason: StopReason(1), error: None },
+                11,
+                0,
+                json!({"event": "stopped", "reason": 1, "error": null}),
+            ),
+            (
+                HostEvent::Stopped { reason: StopReason(2), error: error() },
+                11,
+                6115,
+                json!({"event": "stopped", "reason": 2, "error": told}),
+            ),
+        ];
+        for (event, kind, result, text) in cases {
+            let made = AditEvent::new(&event, 4);
+            assert_eq!((made.kind, made.result, made.state), (kind, result, 4), "{event:?}");
+            assert_eq!(made.generation, if kind == ADIT_EVENT_SETTINGS { 7 } else { 0 });
+            assert_eq!(serde_json::to_value(&event).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn states_have_the_numbers_of_their_order() {
+        let states = [
+            State::Idle,
+            State::Resolving,
+            State::Handshaking,
+            State::ApplyingSettings,
+            State::Up,
+            State::Reasserting,
+            State::Stopping,
+        ];
+        assert_eq!(states.map(state_number), [0, 1, 2, 3, 4, 5, 6]);
+    }
+}

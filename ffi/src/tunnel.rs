@@ -110,9 +110,9 @@ pub unsafe extern "C" fn adit_tunnel_new(
 pub extern "C" fn adit_tunnel_free(tunnel: AditTunnel) -> AditResult {
     entry(|| {
         let tunnel = TUNNELS.remove(tunnel)?;
-        let stopped = tunnel.hosted.stop(StopReason::NONE, FREE_PATIENCE);
+        let stopped = run::stop(&tunnel, StopReason::NONE, FREE_PATIENCE);
         drop(tunnel);
-        stopped.map_err(Failure::from)
+        stopped
     })
 }
 

@@ -30,7 +30,8 @@ impl Sink {
     pub(super) fn spawn(call: LogCall) -> Outcome<(Arc<Self>, JoinHandle<()>)> {
         let sink = Arc::new(Self::default());
         let far_end = Arc::clone(&sink);
-        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || far_end.run(&call));
+        let thread = std::thread::Builder::new().name(THREAD_NAME.to_owned()).stack_size(STACK);
+        let thread = thread.spawn(move || far_end.run(&call));
         Ok((sink, thread.map_err(|_| Failure::new(ADIT_ERROR_SYSTEM))?))
     }
 
@@ -114,6 +115,9 @@ thread_local! {
 
 /// Lines that wait for the host, at most 1 KiB each ([`super::line`]): half a MiB if it does not come back.
 const MAX_LINES: usize = 512;
+
+/// Stack of the thread in bytes, which the host's code runs on: as much as Apple's systems give to one.
+const STACK: usize = 512 << 10;
 
 /// The name of the thread that calls the host.
 const THREAD_NAME: &str = "adit-log";

@@ -1,5 +1,6 @@
 //! Packets from the host.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::{AditTunnel, Tunnel, call};
@@ -44,15 +45,20 @@ pub unsafe extern "C" fn adit_tunnel_inject(
         }
         let slices = caller.array(packets, packet_count)?;
         let families = if derived { &[] } else { caller.array(families, packet_count)? };
-        let packets = checked(&caller, slices, families).inspect_err(|failure| count(tunnel, *failure))?;
-        out.write(tunnel.hosted.inject(&packets).map_err(Failure::from)?);
+        // Of a shorter life from here on: the references are gone when the memory goes back.
+        let mut batch: Vec<&[u8]> = BATCH.take();
+        let result = fill(&mut batch, &caller, slices, families)
+            .inspect_err(|failure| count(tunnel, *failure))
+            .and_then(|()| tunnel.hosted.inject(&batch).map_err(Failure::from));
+        batch.clear();
+        BATCH.set(batch.into_iter().map(|_| -> &'static [u8] { &[] }).collect());
+        out.write(result?);
         Ok(())
     })
 }
 
-/// The packets, if all of them are some; `families` are none or as many.
-fn checked<'call>(caller: &'call Caller, slices: &[AditSlice], families: &[i32]) -> Outcome<Vec<&'call [u8]>> {
-    let mut packets = Vec::with_capacity(slices.len());
+/// Fills the batch with the packets, if all of them are some; `families` are none or as many.
+fn fill<'call>(batch: &mut Vec<&'call [u8]>, caller: &'call Caller, slices: &[AditSlice], families: &[i32]) -> Outcome {
     for (index, slice) in slices.iter().enumerate() {
         // A length that no packet has may well be one that no memory has, so it is not looked at then.
         if slice.length > LONGEST {
@@ -60,13 +66,18 @@ fn checked<'call>(caller: &'call Caller, slices: &[AditSlice], families: &[i32])
         }
         let packet = caller.array(slice.data, slice.length)?;
         check(packet, families.get(index).copied())?;
-        packets.push(packet);
+        batch.push(packet);
     }
-    Ok(packets)
+    Ok(())
 }
 
 fn count(tunnel: &Tunnel, failure: Failure) {
     if failure.code() == ADIT_ERROR_PACKET {
         tunnel.refused.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+thread_local! {
+    /// An empty batch, whose memory is used again: a call costs no allocation.
+    static BATCH: Cell<Vec<&'static [u8]>> = const { Cell::new(Vec::new()) };
 }

@@ -1,9 +1,9 @@
 //! A tunnel is started, given a descriptor, and stopped.
 
 use std::ffi::c_void;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use adit_control::hosted::{PacketSource, StopReason};
+use adit_control::hosted::{Code, PacketSource, StopReason};
 use adit_tun::device::{Descriptor, Framing, Ownership};
 
 use super::{AditTunnel, Tunnel, call};
@@ -98,17 +98,26 @@ pub extern "C" fn adit_tunnel_attach_fd(tunnel: AditTunnel, fd: i32, ownership: 
 /// Thread: any, callbacks included; not while holding a lock that a callback waits for. Ownership: nothing. Lifetime: once
 /// it returned `ADIT_OK`, the packets callback's context can be freed. Errors: INVALID_HANDLE; TIMEOUT if a callback has
 /// not returned within `deadline_ms`: the tunnel ends nevertheless and no new callback begins, but that one still runs;
-/// BUSY. A poisoned tunnel can be stopped like any other.
+/// BUSY if until then more calls of other threads waited than are kept, and nothing was done. A poisoned tunnel can be
+/// stopped like any other.
 #[unsafe(no_mangle)]
 pub extern "C" fn adit_tunnel_stop(tunnel: AditTunnel, reason: u32, deadline_ms: u32) -> AditResult {
     entry(|| {
-        let deadline = Duration::from_millis(deadline_ms.into());
-        stop(&*TUNNELS.get(tunnel)?, StopReason(reason), deadline)
+        let tunnel = TUNNELS.get(tunnel)?;
+        stop(&tunnel, StopReason(reason), Duration::from_millis(deadline_ms.into()))
     })
 }
 
-fn stop(tunnel: &Tunnel, reason: StopReason, deadline: Duration) -> Outcome {
-    tunnel.hosted.stop(reason, deadline).map_err(Failure::from)
+/// Stops a tunnel. While so many calls of other threads wait that this one finds no room, it is tried again.
+pub(super) fn stop(tunnel: &Tunnel, reason: StopReason, deadline: Duration) -> Outcome {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match tunnel.hosted.stop(reason, left) {
+            Err(error) if error.code == Code::Busy && !left.is_zero() => std::thread::park_timeout(RETRY.min(left)),
+            result => return result.map_err(Failure::from),
+        }
+    }
 }
 
 /// Checks a descriptor and gives it to `use_it`. One that was given away is closed if all went well, and only then.
@@ -134,3 +143,6 @@ fn with_descriptor(fd: i32, ownership: u32, framing: u32, use_it: impl FnOnce(De
         _ => Err(Failure::new(ADIT_ERROR_INVALID_ARGUMENT)),
     }
 }
+
+/// Until a stop is tried again.
+const RETRY: Duration = Duration::from_millis(2);

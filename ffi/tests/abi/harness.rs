@@ -100,6 +100,13 @@ impl Tunnel {
         unsafe { adit_tunnel_start_callbacks(self.handle, Some(on_packets), self.host.context()) }
     }
 
+    /// Starts one that waits to be called, and is up without a handshake: its socket is there when this returns, so that
+    /// the peer's first message is not lost.
+    pub(crate) fn start_waiting(&self) {
+        assert_eq!(self.start(), ADIT_OK);
+        assert_eq!(self.host.wait(ADIT_EVENT_STARTED, 1).result, ADIT_OK);
+    }
+
     pub(crate) fn inject(&self, packets: &[&[u8]]) -> (AditResult, usize) {
         let slices: Vec<_> = packets.iter().map(|p| AditSlice { data: p.as_ptr(), length: p.len() }).collect();
         let mut accepted = usize::MAX;
@@ -222,7 +229,13 @@ pub(crate) fn take(mut text: AditText) -> Value {
 }
 
 pub(crate) unsafe extern "C" fn on_event(context: *mut c_void, tunnel: AditTunnel, event: *const AditEvent) {
-    let (host, event) = unsafe { (&*context.cast::<Host>(), &*event) };
+    let event = unsafe { &*event };
+    // A test that has its tunnel freed in here may end, and drop the host, before this has returned.
+    let host = unsafe {
+        Arc::increment_strong_count(context.cast::<Host>());
+        Arc::from_raw(context.cast::<Host>())
+    };
+    let host = &*host;
     let json = unsafe { CStr::from_ptr(event.json) };
     assert_eq!((event.size, event.json_length), (size_of::<AditEvent>(), json.count_bytes()));
     let told = Told {

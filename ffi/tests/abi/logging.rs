@@ -60,7 +60,10 @@ unsafe extern "C" fn on_line(
     drop(held);
     if log.leave.swap(false, Ordering::AcqRel) {
         assert_eq!(unsafe { adit_init(None, null_mut(), ADIT_LOG_OFF) }, ADIT_OK);
+        // Under the lock that goes with the condition, or who waits for it could miss it.
+        let lines = log.lines.lock().unwrap();
         log.left.store(true, Ordering::Release);
+        drop(lines);
         log.changed.notify_all();
     }
 }

@@ -30,7 +30,8 @@ fn a_panic_poisons_the_tunnel_and_nothing_else() {
     for place in [0, 1, 2] {
         let first = Tunnel::new(&waiting, Host::willing());
         let second = Tunnel::new(&calling, Host::willing());
-        assert_eq!((first.start(), second.start()), (ADIT_OK, ADIT_OK));
+        first.start_waiting();
+        assert_eq!(second.start(), ADIT_OK);
         assert_eq!(first.host.wait(ADIT_EVENT_STARTED, 1).result, ADIT_OK);
         assert_eq!(second.host.wait(ADIT_EVENT_STARTED, 1).result, ADIT_OK);
 
