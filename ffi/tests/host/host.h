@@ -135,6 +135,7 @@ void side_wait_event(Side *side, uint32_t kind, unsigned count);
 void side_wait_state(Side *side, uint32_t state, unsigned count);
 void side_wait_packets(Side *side, uint64_t count);
 unsigned side_events(Side *side, uint32_t kind);
+uint32_t side_state(Side *side);
 uint64_t side_calls(Side *side);
 void side_stop(Side *side);
 void side_stopped(Side *side);            /* a stop has returned ADIT_OK: nothing may be told from now on */

@@ -22,6 +22,7 @@ static void on_line(void *context, uint32_t level, const char *target, const cha
     Log *log = context;
     char name[32] = "";
     bool end;
+    AditTunnel tunnel;
     pthread_getname_np(pthread_self(), name, sizeof name);
     CHECK(strcmp(name, "adit-log") == 0, "a line on the thread «%s»", name);
     CHECK(level >= ADIT_LOG_ERROR && level <= ADIT_LOG_TRACE, "level %" PRIu32, level);
@@ -34,11 +35,12 @@ static void on_line(void *context, uint32_t level, const char *target, const cha
     log->levels[level]++;
     end = log->ends_itself;
     log->ends_itself = false;
+    tunnel = log->tunnel;
     pthread_mutex_unlock(&log->lock);
-    if (log->tunnel != 0) {
+    if (tunnel != 0) {
         AditStats stats = {0};
         stats.size = sizeof stats;
-        OK(adit_tunnel_stats(log->tunnel, &stats));
+        OK(adit_tunnel_stats(tunnel, &stats));
     }
     if (end) {
         pthread_mutex_lock(&log->lock);
@@ -77,6 +79,16 @@ static uint64_t lines(Log *log)
     return count;
 }
 
+/* Lines that the level INFO leaves out. */
+static uint64_t details(Log *log)
+{
+    uint64_t count;
+    pthread_mutex_lock(&log->lock);
+    count = log->levels[ADIT_LOG_DEBUG] + log->levels[ADIT_LOG_TRACE];
+    pthread_mutex_unlock(&log->lock);
+    return count;
+}
+
 static void await_line(Log *log)
 {
     double deadline = now_seconds() + 20;
@@ -98,15 +110,17 @@ void scenario_log(const Options *options)
     log->secret = pair.private_keys[0].text;
     OK(adit_init(on_line, log, ADIT_LOG_TRACE));
     pair_start(&pair);
+    pthread_mutex_lock(&log->lock);
     log->tunnel = pair.sides[0]->tunnel;
+    pthread_mutex_unlock(&log->lock);
     pair_exchange(&pair, 50);
     await_line(log);
     OK(adit_init(on_line, log, ADIT_LOG_INFO));
-    debug = log->levels[ADIT_LOG_DEBUG] + log->levels[ADIT_LOG_TRACE];
+    debug = details(log);
     pair_exchange(&pair, 50);
     OK(adit_init(NULL, NULL, ADIT_LOG_OFF));
     end(log);
-    CHECK(log->levels[ADIT_LOG_DEBUG] + log->levels[ADIT_LOG_TRACE] == debug, "lines above the level");
+    CHECK(details(log) == debug, "lines above the level");
     printf("  %" PRIu64 " lines\n", log->lines);
     log_free(log);
     /* Replaced while lines come: the former one's memory can be freed at once. */
@@ -115,7 +129,9 @@ void scenario_log(const Options *options)
         OK(adit_init(on_line, log, ADIT_LOG_TRACE));
         side_send(pair.sides[round % 2], AF_INET, pair.sides[1 - round % 2]->next_number, 20, 200);
         side_wait_packets(pair.sides[1 - round % 2], pair.sides[1 - round % 2]->packets);
+        pthread_mutex_lock(&log->lock);
         log->ends_itself = round % 4 == 3;
+        pthread_mutex_unlock(&log->lock);
         OK(adit_init(NULL, NULL, ADIT_LOG_OFF));
         log_free(log);
         pair_stop(&pair);

@@ -61,7 +61,7 @@ void scenario_panic(const Options *options)
         EXPECT(ADIT_ERROR_INTERNAL, pair.sides[0]->stopped);
         poisoned(pair.sides[0]);
         /* The other tunnel does not notice, and the process can make new ones. */
-        CHECK(pair.sides[1]->state == ADIT_STATE_UP, "state %u", (unsigned)pair.sides[1]->state);
+        CHECK(side_state(pair.sides[1]) == ADIT_STATE_UP, "state %u", (unsigned)side_state(pair.sides[1]));
         side_stop(pair.sides[0]);
         side_stop(pair.sides[0]);
         poisoned(pair.sides[0]);

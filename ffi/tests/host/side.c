@@ -227,6 +227,15 @@ unsigned side_events(Side *side, uint32_t kind)
     return count;
 }
 
+uint32_t side_state(Side *side)
+{
+    uint32_t state;
+    pthread_mutex_lock(&side->lock);
+    state = side->state;
+    pthread_mutex_unlock(&side->lock);
+    return state;
+}
+
 uint64_t side_calls(Side *side)
 {
     uint64_t calls;

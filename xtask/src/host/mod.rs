@@ -177,6 +177,8 @@ fn scenarios(context: &Context, runner: &Runner, set: Set) -> Result<()> {
 fn run(context: &Context, runner: &Runner, words: &[&str], limit: Duration) -> Result<()> {
     let mut host = Command::new(&runner.program);
     host.args(&runner.words).args(words).envs(runner.env.iter().map(|(name, value)| (name, value)));
+    // The panics that it asks for would fill the screen.
+    host.env("RUST_BACKTRACE", "0");
     host.env(command::MARK, &context.mark).env("TMPDIR", &context.temporary);
     if let Some((_, lib)) = context.env.borrow().iter().rfind(|(name, _)| *name == "ADIT_FFI_LIB") {
         host.env("LD_LIBRARY_PATH", lib);
