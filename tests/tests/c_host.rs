@@ -42,7 +42,7 @@ fn against_wireguard_go(options: &[&str]) -> Result<()> {
     ensure!(host.process.stop(SOON)?.success(), "{}", host.process);
     let output = host.process.output();
     let numbers = output.lines().find_map(|line| line.strip_prefix("stats ")).context("no numbers")?;
-    ensure!(numbers.ends_with("drops 0"), "{numbers}");
+    ensure!(numbers.ends_with("drops 0"), "{output}");
     ensure!(output.lines().any(|line| line == "ended success"), "{output}");
     // What was made by the host went with it; wireguard-go is there, and alone.
     ensure!(tools::ping(&pair.b, Ends::A4, 1, Duration::ZERO)?.received == 0, "somebody answers");

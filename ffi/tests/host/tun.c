@@ -67,6 +67,8 @@ static void serve(Side *side, const AditEvent *event)
             OK(adit_tunnel_attach_fd(side->tunnel, device, chosen->owned ? ADIT_FD_OWNED : ADIT_FD_BORROWED,
                                      ADIT_FRAMING_RAW));
         }
+        /* No address that nobody has asked for, and no neighbour discovery for it. */
+        ip("link set %s addrgenmode none", chosen->device);
         each_text(event->json, "addresses", add_address);
         ip("link set %s mtu %ld up", chosen->device, strtol(mtu + 6, NULL, 10));
         each_text(event->json, "included_routes", add_route);
@@ -85,6 +87,7 @@ void scenario_tun(const Options *options)
     char *configuration;
     Side *side;
     AditStats stats = {0};
+    AditText snapshot = {NULL, 0};
     int number;
     CHECK(options->configuration != NULL && options->device != NULL, "`tun` needs --config and --device");
     /* Blocked in all threads that begin from here on. */
@@ -113,6 +116,9 @@ void scenario_tun(const Options *options)
     stats.size = sizeof stats;
     OK(adit_tunnel_stats(side->tunnel, &stats));
     printf("stats out %" PRIu64 " in %" PRIu64 " drops %" PRIu64 "\n", stats.packets_out, stats.packets_in, stats.drops);
+    OK(adit_tunnel_snapshot(side->tunnel, ADIT_REDACT_SECRETS, &snapshot));
+    printf("snapshot %s\n", snapshot.data);
+    adit_text_free(&snapshot);
     side_stop(side);
     printf("ended %s\n", adit_error_message(side->stopped));
     side_free(side);
