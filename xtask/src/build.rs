@@ -27,7 +27,9 @@ pub(crate) fn run(context: &Context, args: &[&str]) -> Result<Built> {
 pub(crate) fn run_with(context: &Context, args: &[&str], env: &[(&str, &str)]) -> Result<Built> {
     let mut cargo = context.cargo();
     cargo.envs(env.iter().copied());
-    cargo.args(args).args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    // After the name of the command, for what follows `--` is rustc's.
+    let (command, rest) = args.split_first().context("no command of cargo")?;
+    cargo.args([command, "--message-format", "json-render-diagnostics"]).args(rest).stderr(Stdio::inherit());
     let output = cargo.output().context("cargo")?;
     if !output.status.success() {
         bail!("`cargo {}`: {}", args.join(" "), output.status);

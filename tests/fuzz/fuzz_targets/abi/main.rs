@@ -9,12 +9,15 @@ mod host;
 
 use std::ffi::c_char;
 use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use adit_ffi::*;
 use host::{Host, event_callback, packets_callback};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
+    let threads = *THREADS.get_or_init(threads);
     let mut script = Script(data);
     let mut world = World { hosts: [Host::new(), Host::new()], stale: Vec::new() };
     for _ in 0..LONGEST_SEQUENCE {
@@ -24,7 +27,20 @@ fuzz_target!(|data: &[u8]| {
     for host in &world.hosts {
         host.end();
     }
+    // A thread that has freed its own tunnel ends a moment later; until then what is its own looks like a leak.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while self::threads() > threads {
+        assert!(Instant::now() < deadline, "a thread is left");
+        std::thread::yield_now();
+    }
 });
+
+/// Threads of the process before the first sequence.
+static THREADS: OnceLock<usize> = OnceLock::new();
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
 
 /// The input, from which everything is taken that is not fixed.
 struct Script<'a>(&'a [u8]);
@@ -76,7 +92,9 @@ impl World {
         let result = unsafe {
             match operation % 24 {
                 0 | 1 => self.make(choice, script),
-                2..=4 => host.count_start(|| adit_tunnel_start_callbacks(host.tunnel(), packets_callback(), host.context())),
+                2..=4 => {
+                    host.count_start(|| adit_tunnel_start_callbacks(host.tunnel(), packets_callback(), host.context()))
+                }
                 5 => adit_tunnel_start_callbacks(tunnel, None, null_mut()),
                 6 => adit_tunnel_start_fd(tunnel, -1, script.number() as u32, script.number() as u32),
                 7 => adit_tunnel_attach_fd(tunnel, i32::from(script.byte()) - 128, 0, script.number() as u32),
@@ -92,9 +110,12 @@ impl World {
                     let configuration = configuration(script);
                     adit_tunnel_update(tunnel, text(configuration), configuration.len())
                 }
-                16 => {
-                    adit_tunnel_path_changed(tunnel, script.number() as u32, script.byte().into(), script.number() as u32)
-                }
+                16 => adit_tunnel_path_changed(
+                    tunnel,
+                    script.number() as u32,
+                    script.byte().into(),
+                    script.number() as u32,
+                ),
                 17 => adit_tunnel_sleep(tunnel),
                 18 => adit_tunnel_wake(tunnel),
                 19 => {
@@ -175,7 +196,13 @@ unsafe fn inject(tunnel: AditTunnel, script: &mut Script<'_>) -> AditResult {
 
 fn family(packet: &[u8], shape: u8) -> i32 {
     match packet.first() {
-        Some(first) if shape & 0x40 == 0 => if first >> 4 == 6 { 10 } else { 2 },
+        Some(first) if shape & 0x40 == 0 => {
+            if first >> 4 == 6 {
+                10
+            } else {
+                2
+            }
+        }
         _ => i32::from(shape),
     }
 }
@@ -193,7 +220,11 @@ unsafe fn keys(script: &mut Script<'_>) -> AditResult {
             _ => adit_key_public(&raw const key, &raw mut key),
         };
         assert_eq!(adit_key_to_base64(&raw const key, &raw mut written), ADIT_OK);
-        assert_eq!(adit_key_from_base64(written.text.as_ptr(), 44, &raw mut key), ADIT_OK, "what was written can be read");
+        assert_eq!(
+            adit_key_from_base64(written.text.as_ptr(), 44, &raw mut key),
+            ADIT_OK,
+            "what was written can be read"
+        );
         adit_key_wipe(&raw mut key);
         assert_eq!(key.bytes, [0; 32]);
         result
