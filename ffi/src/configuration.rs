@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use adit_control::config::{Config, Diagnostic, Format, MAX_LENGTH, parse};
+use adit_control::config::{Config, Diagnostic, Format, MAX_LENGTH, Severity, parse};
 use serde::Serialize;
 
 use crate::caller::Caller;
@@ -36,7 +36,15 @@ pub unsafe extern "C" fn adit_configuration_check(
         let format = options::format(format)?;
         let out = caller.out(out)?;
         match parse(text, format, SOURCE_NAME) {
-            Ok((_, warnings)) => write_json(out, &Verdict { valid: true, omitted: 0, diagnostics: &warnings }),
+            Ok((config, mut diagnostics)) => {
+                let valid = has_key(&config);
+                // A file without a key may get one by a hook; a host's configuration is all that there is.
+                for missing in diagnostics.iter_mut().filter(|_| !valid).filter(|found| is_of_key(found)) {
+                    missing.severity = Severity::Error;
+                    missing.message = "the private key is missing".to_owned();
+                }
+                write_json(out, &Verdict { valid, omitted: 0, diagnostics: &diagnostics })
+            }
             Err(error) => {
                 let diagnostics = error.diagnostics();
                 write_json(out, &Verdict { valid: false, omitted: error.omitted(), diagnostics })
@@ -48,8 +56,17 @@ pub unsafe extern "C" fn adit_configuration_check(
 /// Reads a configuration.
 pub(crate) fn read(caller: &Caller, text: *const c_char, length: usize, format: Format) -> Outcome<Config> {
     let text = caller.text(text, length, MAX_LENGTH)?;
-    let read = parse(text, format, SOURCE_NAME);
-    read.map(|(config, _)| config).map_err(|_| Failure::new(ADIT_ERROR_CONFIGURATION))
+    let read = parse(text, format, SOURCE_NAME).ok().map(|(config, _)| config);
+    read.filter(has_key).ok_or_else(|| Failure::new(ADIT_ERROR_CONFIGURATION))
+}
+
+/// Whether a tunnel of it could ever carry anything.
+fn has_key(config: &Config) -> bool {
+    config.interface.private_key.is_some()
+}
+
+fn is_of_key(found: &Diagnostic) -> bool {
+    found.key.as_deref().is_some_and(|key| key == "PrivateKey" || key.ends_with("private_key"))
 }
 
 /// What `adit_configuration_check` says.

@@ -179,6 +179,7 @@ fn configurations_are_checked_before_they_are_used() {
     };
     assert_eq!(new(b""), ADIT_ERROR_CONFIGURATION);
     assert_eq!(new(b"[Interface]\nAdress = 1"), ADIT_ERROR_CONFIGURATION);
+    assert_eq!(new(b"[Interface]\nAddress = 10.0.0.2/24\n"), ADIT_ERROR_CONFIGURATION, "nobody could give it a key");
     assert_eq!(new(b"[Interface]\n# \xE4\n"), ADIT_ERROR_INVALID_UTF8);
     assert_eq!(new(&vec![b'#'; (16 << 20) + 1]), ADIT_ERROR_TOO_LARGE);
     let ten_megabytes = vec![b'x'; 10 << 20];
@@ -200,6 +201,12 @@ fn a_check_says_what_is_wrong_and_no_secret() {
     assert_eq!(bad["valid"], false);
     assert!(!bad.to_string().contains(secret));
     let diagnostics = bad["diagnostics"].as_array().unwrap();
+    let keyless = check("[Interface]\nAddress = 10.0.0.2/24\n");
+    assert_eq!(keyless["valid"], false);
+    assert_eq!(
+        (&keyless["diagnostics"][0]["key"], &keyless["diagnostics"][0]["severity"]),
+        (&"PrivateKey".into(), &"error".into())
+    );
     let typo = diagnostics.iter().find(|finding| finding["key"] == "Adress").unwrap();
     assert_eq!(
         (&typo["line"], &typo["severity"], &typo["suggestion"]),
