@@ -98,7 +98,7 @@ mod by_hand {
         assert_eq!(config.interface.dns, ["10.180.40.1".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!(config.interface.table, Table::Auto);
         assert_eq!(warnings.len(), 1);
-        assert!(warnings[0].starts_with("full-tunnel.conf:4:7: warning: DNS: Adit does not apply DNS"), "{warnings:?}");
+        assert!(warnings[0].starts_with("full-tunnel.conf:4:7: warning: DNS: the `adit` command"), "{warnings:?}");
         let [peer] = config.peers.as_slice() else { panic!("{} peers", config.peers.len()) };
         assert_eq!(peer.allowed_ips, ["0.0.0.0/0".parse().unwrap()]);
         assert_eq!(peer.endpoint, Some(Endpoint { host: Host::Name("demo.example.com".into()), port: 51820 }));
